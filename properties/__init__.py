@@ -1,0 +1,4 @@
+"""attnspec.properties."""
+
+if __name__ != "attnspec.properties":  # imported from the repository root it would be a second copy of every module
+    raise ImportError(f"{__name__} is not a package of its own: import attnspec.properties")

@@ -1,0 +1,179 @@
+"""Attention in PyTorch: one function with two paths, and the layer around it."""
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attnspec.impl.errors import require
+from attnspec.impl.kv_cache import KeyValueCache
+
+__all__ = ["KeyValueCache", "MultiHeadAttention", "attention"]
+
+
+# The path rule: PyTorch's fused kernel (SDPA), unless softcap is given, as SDPA has no place for the tanh. For SDPA:
+#   - is_causal only if T == S (its alignment is top-left), only alone, and only if scale > 0: torch 2.13's CPU kernel
+#     hides keys first and scales afterwards, so that scale = 0 gives NaN and scale < 0 shows what it must hide;
+#   - else one mask, boolean or additive with -inf: empty rows are zeros, forward and backward, in flash and in math.
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Weights each value by the softmax of its scaled score.
+
+        score[t, s] = softcap * tanh(scale * q[t]·k[s] / softcap) + bias[t, s]        (1)
+        out[t] = sum_s softmax_s(score[t, s]) v[s] over the keys that t may see       (2)
+
+    Query t has position p = t+S-T (bottom-right): causal shows it keys 0..p, window keys p-window+1..p.
+
+    Shapes:  q [B,H,T,D]  k [B,G,S,D]  v [B,G,S,E]  mask, bias broadcast to [B,H,T,S] -> [B,H,T,E]
+    Units:   scores are natural-log weights; scale defaults to 1/sqrt(D); mask True = may attend; bias -inf hides a key.
+    Empty:   a row with no visible key is exactly zero and sends back zero gradients, also for T > S and S = 0.
+    Errors:  ValueError for sizes, dtypes or options that do not fit. NaN, infinity and a q·k beyond the dtype's range
+             spread even from hidden keys; smaller content of hidden keys changes nothing.
+    Source:  arXiv:1706.03762 eq. 1; arXiv:2305.13245 sec. 2 (G < H); arXiv:2310.06825 sec. 2 (window);
+             arXiv:2408.00118 sec. 2 (softcap).
+    Differs: the papers have no empty rows and no T != S under causal; the first writes d_k for D.
+    """
+    _check_arrays(q, k, v, mask, bias)
+    _check_options(scale, window, softcap)
+    (H, T, D), (G, S) = q.shape[1:], k.shape[1:3]
+    scale = D**-0.5 if scale is None else scale
+    if window is not None and window >= S:  # it reaches the first key from every position
+        causal, window = True, None
+    if T == 1:  # decoding: the only query has the last position, nothing is ahead of it
+        causal = False
+    bias = None if bias is None else bias.to(q.dtype)  # under autocast q is narrower than a learned bias
+    alone = window is None and mask is None and bias is None
+    if causal and alone and softcap is None and T == S and scale > 2.0**-100:  # float32 keeps this above zero
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=G < H)
+    if causal or window is not None:
+        position, key = torch.arange(S - T, S, device=q.device)[:, None], torch.arange(S, device=q.device)
+        near = key <= position if window is None else (key <= position) & (key > position - window)
+        mask = near if mask is None else mask & near
+    if bias is not None:
+        mask = bias if mask is None else torch.where(mask, bias, -torch.inf)
+    if softcap is not None:
+        return _softcapped(q, k, v, mask, scale, softcap)
+    if mask is not None and mask.ndim < 2:
+        mask = mask.expand(T, S)  # SDPA refuses masks of rank 0 and 1
+    return functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=G < H)
+
+
+attention.__attnspec__ = {  # type: ignore[attr-defined]
+    "alignment": "bottom-right",
+    "window": "left",
+    "empty_row": "zero",
+    "polarity": "attend",
+    "grouped": True,
+    "layout": "bhtd",
+    "arrays": "torch",
+}
+
+
+def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    score = softcap * torch.tanh((scale * q) @ k.mT / softcap)  # scaling q, not q·k, keeps float16 in range
+    if mask is not None:
+        score = torch.where(mask, score, -torch.inf) if mask.dtype == torch.bool else score + mask
+    empty = (score == -torch.inf).all(dim=-1, keepdim=True)
+    weights = torch.softmax(torch.where(empty, 0.0, score), dim=-1)  # of -inf alone it is NaN, and so is its gradient
+    return torch.where(empty, 0.0, weights) @ v
+
+
+def _check_options(scale: float | None, window: int | None, softcap: float | None) -> None:
+    require(scale is None or math.isfinite(scale), "the scale must be finite; use None for 1/sqrt(D)", scale=scale)
+    require(window is None or window >= 1, "a window holds the current key; use 1 or more, or None", window=window)
+    require(
+        softcap is None or 0 < softcap < math.inf, "a cap is positive and finite; use None for none", softcap=softcap
+    )
+
+
+def _check_arrays(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
+    got = {"q": q.shape, "k": k.shape, "v": v.shape}
+    require(q.ndim == k.ndim == v.ndim == 4, "four axes each; reshape to q [B,H,T,D], k [B,G,S,D], v [B,G,S,E]", **got)
+    require(k.shape[:3] == v.shape[:3], "k and v must agree in B, G and S; give every key one value", **got)
+    require(q.shape[0] == k.shape[0], "q and k must agree in B; expand the smaller batch", **got)
+    require(q.shape[3] == k.shape[3] > 0, "q and k must agree in D, at least 1; project both to one width", **got)
+    divides = k.shape[1] > 0 and q.shape[1] % k.shape[1] == 0
+    require(divides, "H must be a multiple of G; choose G among the divisors of H", **got)
+    full = torch.Size((*q.shape[:3], k.shape[2]))
+    for name, x in (("mask", mask), ("bias", bias)):
+        if x is not None:
+            kind = x.dtype == torch.bool if name == "mask" else x.is_floating_point()
+            require(kind, "a mask is boolean, a bias floating; pass it as the other argument", **{name: x.dtype})
+            fits = x.ndim <= 4 and all(n in (1, size) for n, size in zip(x.shape[::-1], full[::-1], strict=False))
+            require(
+                fits, "it must broadcast to scores [B,H,T,S]; insert axes of size 1", **{name: x.shape}, scores=full
+            )
+
+
+class MultiHeadAttention(nn.Module):
+    """Projects to heads, attends in each, and projects the concatenation back.
+
+        out = concat_h(attention(q(x), k(y), v(y))[h]) projected by o,  y = memory if given, else x        (1)
+
+    Shapes:  x [B,T,M]  memory [B,S,M]  mask, bias broadcast to [B,heads,T,S] -> [B,T,M]; weights [out,in]
+    Units:   D = E = M / heads; options as in `attention`; with a cache S counts all of its positions.
+    Empty:   a query with no visible key gets o.bias, or zero without one.
+    Errors:  ValueError for options or sizes that do not fit, and for memory together with a cache.
+    Source:  arXiv:1706.03762 sec. 3.2.2; arXiv:2305.13245 sec. 2 (kv_heads < heads).
+    Differs: the paper's projections have no bias vectors; bias=False leaves them out.
+    """
+
+    def __init__(
+        self,
+        M: int,
+        heads: int,
+        kv_heads: int | None = None,
+        *,
+        bias: bool = True,
+        causal: bool = False,
+        scale: float | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+    ) -> None:
+        super().__init__()
+        G = heads if kv_heads is None else kv_heads
+        require(min(M, heads, G) >= 1, "sizes are 1 or more; use positive numbers", M=M, heads=heads, kv_heads=G)
+        require(M % heads == 0, "M must be a multiple of heads; choose heads among its divisors", M=M, heads=heads)
+        require(
+            heads % G == 0, "heads must be a multiple of kv_heads; choose a divisor of heads", heads=heads, kv_heads=G
+        )
+        _check_options(scale, window, softcap)
+        self.M, self.D = M, M // heads
+        self.attend = partial(attention, causal=causal, scale=scale, window=window, softcap=softcap)
+        self.q = nn.Linear(M, M, bias)
+        self.k = nn.Linear(M, G * self.D, bias)
+        self.v = nn.Linear(M, G * self.D, bias)
+        self.o = nn.Linear(M, M, bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Attends from x to memory, else to the positions in the cache and in x (class docstring)."""
+        y = x if memory is None else memory
+        fits = x.ndim == y.ndim == 3 and x.shape[2] == y.shape[2] == self.M
+        require(fits, "x is [B,T,M] and memory [B,S,M]; project both to M", x=x.shape, memory=y.shape, M=self.M)
+        q, k, v = (p(z).unflatten(2, (-1, self.D)).transpose(1, 2) for p, z in ((self.q, x), (self.k, y), (self.v, y)))
+        if cache is not None:
+            require(memory is None, "a cache takes the positions of x; leave out memory or cache", memory=y.shape)
+            k, v = cache.append(k, v)
+        out: Tensor = self.o(self.attend(q, k, v, mask=mask, bias=bias).transpose(1, 2).flatten(2))
+        return out

@@ -1,0 +1,301 @@
+"""Cases: plain data that says what to try, and the arrays it stands for (engine 9).
+
+A case never holds arrays. It is a small record of sizes, options and value patterns, written as versioned JSON, from which
+`build` makes the same arrays on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+import numpy as np
+
+from attnspec.properties import numbers
+from attnspec.properties.subject import BoolArray, FloatArray
+
+if TYPE_CHECKING:
+    from attnspec.properties.subject import Attention
+
+FORMAT = "attnspec-case/1"
+SPEC = "2026.12"
+
+ValueKind = Literal[
+    "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "heavy", "needle"
+]  # simple to nasty: the order in which a case shrinks
+MaskKind = Literal["bool", "bias"]
+MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal"]
+HUGE = {"k": 2.0**13, "v": 2.0**100}
+# A huge key keeps scores below the -1e9 with which many implementations hide keys; a huge value has no such limit, since
+# a weight that is exactly zero must annul it. Both stay finite in float32 under any sum over keys (numerics.md P1, P2).
+
+
+class CaseError(ValueError):
+    """A case file that cannot be used: the value, the rule and the fix."""
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Frozen, and strict about fields it does not know."""
+
+
+class Sizes(_Record):
+    """Axis sizes by the letters of docs/notation.md."""
+
+    B: int = 1
+    H: int = 1
+    G: int = 1
+    T: int = 1
+    S: int = 1
+    D: int = 1
+    E: int = 1
+
+
+class Call(_Record):
+    """Options of the call."""
+
+    causal: bool = False
+    scale: float | None = None
+    window: int | None = None
+    softcap: float | None = None
+    dropout: float = 0.0
+
+
+class Mask(_Record):
+    """A mask by its pattern. `axes` names each axis by its letter or 1; `empty` lists rows [b, t] that see no key."""
+
+    kind: MaskKind = "bool"
+    pattern: MaskPattern = "random"
+    keep: float = 0.5
+    axes: str = "BHTS"
+    empty: tuple[tuple[int, int], ...] = ()
+    finite: float | None = None
+
+
+class Values(_Record):
+    """How one array is filled; `gain` is a power of two, `at` names the needle's positions."""
+
+    kind: ValueKind = "normal"
+    gain: float = 1.0
+    at: tuple[int, ...] = ()
+
+
+class Plant(_Record):
+    """A later change to one array: content that must not matter, or must matter in a known way."""
+
+    array: Literal["q", "k", "v", "scores"]
+    where: Literal["after", "hidden", "other-rows", "all"]
+    t: int = 0
+    value: Literal["one", "redrawn", "huge"] | float = "redrawn"
+
+
+class Case(_Record):
+    """One thing to try, complete: the target is not part of it."""
+
+    claim: str
+    dtype: str
+    sizes: Sizes
+    call: Call = Call()
+    mask: Mask | None = None
+    values: dict[str, Values] = {}
+    plant: tuple[Plant, ...] = ()
+    seed: int = 0
+    storage: str = "plain"
+    schedule: tuple[tuple[str, int], ...] | None = None
+    builder: int = numbers.BUILDER
+    spec: str = SPEC
+    format: str = FORMAT
+    id: str = ""
+    sha256: str = ""
+
+    def but(self, **changes: Any) -> Self:
+        return msgspec.structs.replace(self, **changes)
+
+    def build(self) -> Inputs:
+        """The arrays of this case, before anything is planted."""
+        z = self.sizes
+        mask = self._mask()
+        return Inputs(
+            q=self._values("q", (z.B, z.H, z.T, z.D)),
+            k=self._values("k", (z.B, z.G, z.S, z.D)),
+            v=self._values("v", (z.B, z.G, z.S, z.E)),
+            mask=mask if self.mask and self.mask.kind == "bool" else None,
+            bias=self._bias(mask) if mask is not None and self.mask and self.mask.kind == "bias" else None,
+            causal=self.call.causal,
+            scale=self.call.scale,
+            window=self.call.window,
+            softcap=self.call.softcap,
+            dtype=self.dtype,
+            storage=self.storage,
+        )
+
+    def redrawn(self, plant: Plant, like: FloatArray) -> FloatArray:
+        """New content for the planted array, of the same shape: its own stream, as large as `value` says."""
+        if plant.value == "one":
+            return like + 1.0
+        gain = self.values.get(plant.array, Values()).gain
+        fresh = numbers.normal(self.seed, f"{plant.array}/planted", like.shape) * gain
+        return np.where(fresh == 0, gain, fresh) * (HUGE.get(plant.array, 1.0) if plant.value == "huge" else 1.0)
+
+    def cotangent(self) -> FloatArray:
+        z = self.sizes
+        return numbers.normal(self.seed, "cotangent", (z.B, z.H, z.T, z.E))
+
+    def _values(self, name: str, shape: tuple[int, ...]) -> FloatArray:
+        how = self.values.get(name, Values())
+        positions, width = shape[-2:]
+        x = numbers.normal(self.seed, name, shape)
+        match how.kind:
+            case "zeros":
+                x = np.zeros(shape)
+            case "ones":
+                x = np.ones(shape)
+            case "one-hot":
+                x = np.broadcast_to(np.eye(width)[np.arange(positions) % width] if width else 0.0, shape).copy()
+            case "integers":
+                x = np.trunc(x)
+            case "constant":
+                x = np.broadcast_to(x[..., :1, :], shape).copy()
+            case "ties":
+                x = x[..., np.arange(positions) % 2, :] if positions > 1 else x
+            case "heavy":
+                x = x * np.where(numbers.below(8, self.seed, f"{name}/heavy", shape) == 0, 64.0, 1.0)
+            case "needle":
+                x[..., [t for t in how.at if t < positions], :] *= 32.0
+        return x * how.gain
+
+    def _mask(self) -> BoolArray | None:
+        """The boolean pattern, in the shape that `axes` says, with a visible key in every row not in `empty`."""
+        if self.mask is None:
+            return None
+        m, z = self.mask, self.sizes
+        shape = tuple(1 if a == "1" else getattr(z, a) for a in m.axes)
+        full = (1,) * (4 - len(shape)) + shape
+        t, s = np.arange(full[-2])[:, None], np.arange(full[-1])
+        lengths = 1 + numbers.below(max(z.S, 1), self.seed, "lengths", (full[0], 1, 1, 1))
+        keys = np.arange(z.S)
+        match m.pattern:
+            case "padding":
+                keep = keys < lengths
+            case "left-padding":
+                keep = keys >= z.S - lengths
+            case "prefix":
+                keep = (keys < lengths) | (s <= t)
+            case "band":
+                keep = np.abs(s - t) <= 1 + int(4 * m.keep)
+            case "random":
+                keep = numbers.below(256, self.seed, "mask", full) < 256 * m.keep
+            case "normal" | "none":
+                keep = np.ones(full, dtype=bool)
+        keep = np.broadcast_to(keep, full).copy()
+        self._leave_one_key(keep)
+        for b, row in m.empty:
+            keep[min(b, full[0] - 1), :, row, :] = False
+        return keep.reshape(shape)
+
+    def _leave_one_key(self, keep: BoolArray) -> None:
+        """In place: no row is emptied by accident, whatever the causal flag and the window hide on top of the mask."""
+        z, call = self.sizes, self.call
+        if z.S == 0:
+            return
+        if call.causal and (keep.shape[-2] != z.T or z.T != z.S):
+            keep[..., 0] = True  # the one key that every row of either alignment may see
+            return
+        seen = keep
+        if z.T == z.S == keep.shape[-2]:
+            t, s = np.arange(z.T)[:, None], np.arange(z.S)
+            seen = keep & ((s <= t) if call.causal else True) & ((np.abs(t - s) < call.window) if call.window else True)
+        rows = np.nonzero(~seen.any(-1))
+        keep[(*rows, rows[-1] % z.S)] = True
+
+    def _bias(self, mask: BoolArray) -> FloatArray:
+        assert self.mask is not None
+        if self.mask.pattern == "normal":
+            return numbers.normal(self.seed, "bias", mask.shape)
+        return np.where(mask, 0.0, -np.inf if self.mask.finite is None else self.mask.finite)
+
+    # Files
+
+    def canonical(self) -> bytes:
+        """Canonical JSON without id and sha256: sorted keys, no spaces."""
+        plain = msgspec.to_builtins(self)
+        del plain["id"], plain["sha256"]
+        return msgspec.json.encode(plain, order="sorted")
+
+    def signed(self) -> Self:
+        """The case with its id and the hash of its arrays filled in."""
+        return self.but(id=hashlib.sha256(self.canonical()).hexdigest()[:8], sha256=self.build().digest())
+
+    def to_json(self) -> str:
+        return msgspec.json.format(msgspec.json.encode(self.signed()), indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Reads a case file. Errors: CaseError for what is not a case, for a newer format, for arrays that differ."""
+        try:
+            head = msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise CaseError(f"not JSON ({error}); give a case file as `attnspec audit` writes it") from None
+        found = head.get("format") if isinstance(head, dict) else None
+        if found != FORMAT:
+            raise CaseError(
+                f"format={found!r}: this version reads {FORMAT!r}"
+                + ("; use a newer attnspec" if str(found).startswith("attnspec-case/") else "; this is not a case file")
+            )
+        try:
+            case = msgspec.json.decode(text, type=cls)
+        except msgspec.ValidationError as error:
+            raise CaseError(f"{error}; the fields of a case are listed in docs/cases.md") from None
+        if case.builder != numbers.BUILDER:
+            raise CaseError(f"builder={case.builder}: this version knows builder {numbers.BUILDER}; use a newer attnspec")
+        if case.sha256 and case.sha256 != (built := case.build().digest()):
+            raise CaseError(f"sha256={case.sha256[:12]}...: the arrays built here have {built[:12]}...; was the file edited?")
+        return case
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arrays and options of one call, in float64 and layout bhtd."""
+
+    q: FloatArray
+    k: FloatArray
+    v: FloatArray
+    mask: BoolArray | None = None
+    bias: FloatArray | None = None
+    causal: bool = False
+    scale: float | None = None
+    window: int | None = None
+    softcap: float | None = None
+    dtype: str = "float64"
+    storage: str = "plain"
+
+    def but(self, **changes: Any) -> Inputs:
+        return replace(self, **changes)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the call."""
+        return {
+            "mask": self.mask,
+            "bias": self.bias,
+            "causal": self.causal,
+            "scale": self.scale,
+            "window": self.window,
+            "softcap": self.softcap,
+            "dtype": self.dtype,
+            "storage": self.storage,
+        }
+
+    def through(self, subject: Attention) -> FloatArray:
+        """The subject's output for these inputs."""
+        return subject(self.q, self.k, self.v, **self.options).out
+
+    def digest(self) -> str:
+        """SHA-256 over names, shapes and little-endian float64 bytes of the arrays."""
+        h = hashlib.sha256()
+        for name in ("q", "k", "v", "mask", "bias"):
+            array = getattr(self, name)
+            if array is not None:
+                h.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array, dtype="<f8").tobytes())
+        return h.hexdigest()

@@ -1,0 +1,182 @@
+"""Claims: falsifiable statements with a source, a precondition, a case strategy, an oracle, an allowed error and mutants.
+
+The decorator `claim` registers one function; the test suite, the pytest plugin, the command line and the generated
+catalogue all read the same registry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from attnspec.properties.verdict import Level
+
+if TYPE_CHECKING:
+    from attnspec.properties.case import Case
+    from attnspec.properties.strategies import Cases
+    from attnspec.properties.subject import Attention, Profile
+
+FAMILIES = (
+    "text embed rnn seq2seq additive softmax scale heads mask cross position cache batch state layer grad train random"
+    " robust convention contract reference"
+).split()
+MODULES = ("softmax", "scale", "mask", "heads", "batch", "gradient", "robust", "reference", "convention")
+_ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
+
+Body = Callable[["Attention", "Case"], None]
+Allowed = Literal["exact", "bound", "statistic", "exact, bound", "observed"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a claim comes from: a paper or specification and the place in it."""
+
+    work: str
+    place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.work}, {self.place}" if self.place else self.work
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with everything that belongs to it (engine 5 for ids, 3 for levels).
+
+    `body(subject, case)` raises Violation where the claim fails. A claim without cases (`given` is None) is decided by what
+    was observed while the others ran, or by probing.
+    """
+
+    id: str
+    level: Level
+    handle: str
+    idea: str
+    source: Source
+    needs: tuple[str, ...]
+    given: Cases | None
+    within: Allowed
+    mutants: tuple[str, ...]
+    body: Body
+    promoted_by: str | None = None
+    implied_by: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("float64", "float32")
+
+    @property
+    def family(self) -> str:
+        return self.id.partition(".")[0]
+
+    @property
+    def statement(self) -> str:
+        """The first line of the docstring."""
+        return (self.body.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def explanation(self) -> str:
+        import inspect
+
+        return "\n".join(inspect.cleandoc(self.body.__doc__ or "").splitlines()[2:])
+
+    def lacking(self, profile: Profile) -> str | None:
+        """Why the claim does not apply to a subject of this profile, or None."""
+        needs = (*self.needs, "non-causal") if self.given and self.given.causal == "never" else self.needs
+        return next((reason for need in needs if (reason := profile.lacks(need))), None)
+
+    def level_for(self, profile: Profile) -> Level:
+        """The level, raised to must where the subject declares or promises what the claim is about."""
+        return "must" if self.promoted_by and profile.promises(self.promoted_by) else self.level
+
+
+class Registry(Mapping[str, Claim]):
+    """Claims by id, in the order of their families."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, Claim] = {}
+
+    def add(self, claim: Claim) -> None:
+        if not _ID.fullmatch(claim.id) or claim.family not in FAMILIES:
+            raise ValueError(f"id={claim.id!r}: an id is family.what-is-true with a family of {', '.join(FAMILIES)}")
+        if (other := self._claims.get(claim.id)) is not None:
+            raise ValueError(f"{claim.id} is registered twice: by {other.body.__module__} and by {claim.body.__module__}")
+        self._claims[claim.id] = claim
+
+    def __getitem__(self, key: str) -> Claim:
+        return self._claims[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._claims, key=lambda i: (FAMILIES.index(i.partition(".")[0]), i)))
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+
+REGISTRY = Registry()
+
+
+def claim(
+    id: str,  # noqa: A002 - the word of the catalogue
+    *,
+    level: Level,
+    handle: str,
+    idea: str,
+    source: Source,
+    within: Allowed,
+    given: Cases | None = None,
+    needs: tuple[str, ...] = (),
+    mutants: tuple[str, ...] = (),
+    promoted_by: str | None = None,
+    implied_by: tuple[str, ...] = (),
+    dtypes: tuple[str, ...] = ("float64", "float32"),
+) -> Callable[[Body], Body]:
+    """Registers the decorated function as the body of a claim. Errors: ValueError for a malformed or duplicate id."""
+
+    def register(body: Body) -> Body:
+        REGISTRY.add(
+            Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, implied_by, dtypes)
+        )
+        return body
+
+    return register
+
+
+@cache
+def claims() -> Mapping[str, Claim]:
+    """All claims: those of this package and those that others offer by the entry point group `attnspec.claims`."""
+    from importlib.metadata import entry_points
+
+    for module in MODULES:
+        importlib.import_module(f"attnspec.properties.claims.{module}")
+    for entry in entry_points(group="attnspec.claims"):
+        entry.load()
+    return REGISTRY
+
+
+class UnknownClaim(KeyError):
+    """A selection that matches no claim."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def select(patterns: tuple[str, ...], ignore: tuple[str, ...] = ()) -> list[Claim]:
+    """Claims whose id is a pattern or lies in the family that it names; all of them for no pattern.
+
+    Errors: UnknownClaim for a pattern that matches nothing, with the nearest id or family.
+    """
+    everything = claims()
+    for pattern in (*patterns, *ignore):
+        if not any(_matches(pattern, i) for i in everything):
+            names = [*everything, *{c.family for c in everything.values()}]
+            near = difflib.get_close_matches(pattern.replace("_", "-").lower(), names, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UnknownClaim(f"claim {pattern!r} matches nothing{hint} `attnspec claims` lists them all")
+    chosen = [i for i in everything if not patterns or any(_matches(p, i) for p in patterns)]
+    return [everything[i] for i in chosen if not any(_matches(p, i) for p in ignore)]
+
+
+def _matches(pattern: str, claim_id: str) -> bool:
+    """A pattern is an id or a prefix of one that ends at a dot."""
+    return claim_id == pattern or claim_id.startswith(pattern.rstrip(".") + ".")

@@ -1,0 +1,210 @@
+"""Claims on the weights: what softmax guarantees whatever the scores are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attnspec.properties import numbers
+from attnspec.properties.case import Case, Plant
+from attnspec.properties.claim import Source, claim
+from attnspec.properties.compare import between, same_bits, within
+from attnspec.properties.oracle import expected, noise, rounding, visible
+from attnspec.properties.strategies import Cases
+from attnspec.properties.subject import Attention
+
+VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
+
+
+@claim(
+    "softmax.shift-invariant",
+    level="must",
+    handle="SM1",
+    idea="I18",
+    source=Source("arXiv:1805.02867", "sec. 2"),
+    given=Cases(
+        softcap="never", scale="never", gains=(1.0, 2.0), plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-4096.0))
+    ),
+    within="bound",
+    mutants=("softmax.no_max",),
+)
+def shift_invariant(subject: Attention, case: Case) -> None:
+    """Adding a constant to every score leaves the output unchanged, however large the constant is.
+
+    A further channel, 1 in every query and c in every key, adds scale * c to every score of a row.
+    """
+    x = case.build()
+    ones, zeros = np.ones_like(x.q[..., :1]), np.zeros_like(x.k[..., :1])
+    plain = x.but(q=np.concatenate([x.q, ones], -1), k=np.concatenate([x.k, zeros], -1))
+    before, want = plain.through(subject), expected(subject.profile, plain)
+    for plant in case.plant:
+        shifted = plain.but(k=np.concatenate([x.k, zeros + float(plant.value)], -1))
+        allowed = want.error + expected(subject.profile, shifted).error
+        what = f"output after adding scale * {plant.value} to every score"
+        within(shifted.through(subject), before, allowed, what, why=f"sum of two {want.why}")
+
+
+@claim(
+    "softmax.rows-sum-to-one",
+    level="must",
+    handle="SM2",
+    idea="I18",
+    source=VASWANI,
+    needs=(),
+    given=Cases(identity=True, empty="never"),
+    within="bound",
+    mutants=("softmax.no_normalisation", "softmax.epsilon_in_denominator"),
+)
+def rows_sum_to_one(subject: Attention, case: Case) -> None:
+    """The weights of a row that sees a key lie between 0 and 1 and sum to one.
+
+    One-hot values make the output the weights; rounding is all that may keep the sum from one.
+    """
+    x = case.build()
+    weights = x.through(subject)
+    some = visible(subject.profile, x).any(-1)
+    slack = rounding(subject.profile, x)
+    between(weights, np.zeros(1), np.ones(1), slack * (weights > 0), "weight", why="weights are not negative; rounding above 1")
+    # A sum of n weights in float64 adds no error that matters; each weight is rounded once more when it is returned.
+    within(
+        np.where(some, weights.sum(-1), 1.0),
+        np.ones(some.shape),
+        2 * slack[..., 0],
+        "sum of a row's weights",
+        why="twice the rounding of a weighted mean of ones (numerics.md 5.2, scores exact)",
+    )
+
+
+@claim(
+    "softmax.in-hull",
+    level="must",
+    handle="SM3",
+    idea="I21",
+    source=VASWANI,
+    given=Cases(empty="never"),
+    within="bound",
+    mutants=("softmax.no_normalisation",),
+)
+def in_hull(subject: Attention, case: Case) -> None:
+    """Each output lies between the smallest and the largest visible value of its channel."""
+    x = case.build()
+    out = x.through(subject)
+    seen = visible(subject.profile, x)
+    v = np.repeat(x.v, x.q.shape[1] // x.v.shape[1], axis=1)[:, :, None]
+    low = np.where(seen[..., None], v, np.inf).min(-2)
+    high = np.where(seen[..., None], v, -np.inf).max(-2)
+    some = seen.any(-1, keepdims=True)
+    between(
+        np.where(some, out, 0.0),
+        np.where(some, low, 0.0),
+        np.where(some, high, 0.0),
+        rounding(subject.profile, x),
+        "output",
+        why="the hull of the visible values, and the rounding of a weighted mean (numerics.md 5.2, scores exact)",
+    )
+
+
+@claim(
+    "softmax.constant-values",
+    level="must",
+    handle="SM4",
+    idea="I18",
+    source=VASWANI,
+    given=Cases(values={"v": ("constant",)}, empty="never"),
+    within="exact, bound",
+    mutants=("softmax.epsilon_in_denominator",),
+)
+def constant_values(subject: Attention, case: Case) -> None:
+    """Equal values are returned as they are, up to rounding; zero values give exactly zero."""
+    x = case.build()
+    want = expected(subject.profile, x)
+    within(x.through(subject), want.out, want.error, "output for equal values", why=want.why)
+    zero = x.but(v=np.zeros_like(x.v))
+    same_bits(zero.through(subject), np.zeros_like(want.out), "output for zero values", live=True)
+
+
+@claim(
+    "softmax.equal-scores-average",
+    level="must",
+    handle="SM5",
+    idea="I18",
+    source=VASWANI,
+    given=Cases(values={"q": ("zeros", "normal"), "k": ("constant",)}, empty="never"),
+    within="bound",
+    mutants=("softmax.epsilon_in_denominator",),
+)
+def equal_scores_average(subject: Attention, case: Case) -> None:
+    """Where all scores are equal, the output is the mean of the visible values."""
+    x = case.build()
+    want = expected(subject.profile, x)
+    within(x.through(subject), want.out, want.error, "output for equal scores", why=want.why)
+
+
+@claim(
+    "softmax.dominant-score-selects",
+    level="must",
+    handle="SM5",
+    idea="I20",
+    source=VASWANI,
+    given=Cases(
+        values={"q": ("ones",), "k": ("needle",)}, mask="never", causal="never", window="never", softcap="never", scale="never",
+        gains=(8.0,), at_least={"S": 2},
+    ),
+    within="bound",
+    mutants=("softmax.clamped_scores",),
+)
+def dominant_score_selects(subject: Attention, case: Case) -> None:
+    """A key whose score exceeds all others by far returns its value alone."""
+    x = case.build()
+    needle = case.values["k"].at[0] if case.values["k"].at else 0
+    k = x.k.copy()
+    k[..., needle, :] = 1024.0  # score 8 * 1024 * sqrt(D) against at most 8 * 3 * sqrt(D): e^-8000 vanishes in any format
+    x = x.but(k=k)
+    want = expected(subject.profile, x)
+    within(x.through(subject), want.out, want.error, f"output where key {needle} dominates", why=want.why)
+
+
+@claim(
+    "softmax.key-order",
+    level="must",
+    handle="SM13",
+    idea="I27",
+    source=Source("arXiv:1810.00825", "3.1"),
+    given=Cases(causal="never", window="never", at_least={"S": 2}),
+    within="bound",
+    mutants=("layout.last_block_dropped",),
+)
+def key_order(subject: Attention, case: Case) -> None:
+    """Permuting keys together with their values and mask columns changes nothing."""
+    x = case.build()
+    order = numbers.permutation(x.k.shape[2], case.seed, "order")
+    moved = x.but(k=x.k[:, :, order], v=x.v[:, :, order])
+    if x.mask is not None:
+        moved = moved.but(mask=x.mask[..., order])
+    if x.bias is not None:
+        moved = moved.but(bias=x.bias[..., order])
+    want = expected(subject.profile, x)
+    within(moved.through(subject), x.through(subject), 2 * want.error, "output for permuted keys", why=f"twice the {want.why}")
+
+
+@claim(
+    "softmax.query-order",
+    level="must",
+    handle="SM15",
+    idea="I16",
+    source=Source("arXiv:1810.00825", "3.1"),
+    given=Cases(causal="never", window="never", mask="never", at_least={"T": 2}),
+    within="bound",
+    mutants=("batch.rows_mixed",),
+)
+def query_order(subject: Attention, case: Case) -> None:
+    """Without a mask, permuted queries give equally permuted outputs: no order is known."""
+    x = case.build()
+    order = numbers.permutation(x.q.shape[2], case.seed, "order")
+    want = expected(subject.profile, x)
+    within(
+        x.but(q=x.q[:, :, order]).through(subject),
+        x.through(subject)[:, :, order],
+        2 * want.error[:, :, order],
+        "output for permuted queries",
+        why=f"twice the {want.why}",
+    )

@@ -1,0 +1,188 @@
+"""Hypothesis strategies of cases, without filtering: each draw is a case that the subject's profile admits.
+
+Sizes, options and patterns are drawn, never numbers of an array, so that cases shrink to what a person can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from hypothesis import strategies as st
+
+from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Plant, Sizes, ValueKind, Values
+from attnspec.properties.subject import Profile
+
+MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S")
+SCORE_KINDS: tuple[ValueKind, ...] = ("zeros", "normal", "integers", "ties", "heavy", "needle", "one-hot")
+VALUE_KINDS: tuple[ValueKind, ...] = ("normal", "one-hot", "integers", "ties", "heavy")
+
+Choice = Literal["never", "drawn", "always"]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cases of a claim: what is pinned, what is drawn.
+
+    "drawn" options appear only where the profile offers them. `sizes` and `values` pin sizes and patterns; `plant` lists
+    later changes whose position is drawn; `grid` adds fixed cases at block edges (`showcases`).
+    """
+
+    causal: Choice = "drawn"
+    mask: Choice = "drawn"
+    kinds: tuple[MaskKind, ...] = ("bool", "bias")
+    scale: Choice = "drawn"
+    window: Choice = "drawn"
+    softcap: Choice = "drawn"
+    grouped: Choice = "drawn"
+    empty: Choice = "drawn"
+    square: bool = False
+    at_least: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    identity: bool = False  # E = S and v one-hot: the output is the weights
+    values: Mapping[str, tuple[ValueKind, ...]] = field(default_factory=dict)
+    gains: tuple[float, ...] = (1.0, 2.0, 0.5, 8.0)
+    plant: tuple[Plant, ...] = ()
+    grid: bool = False
+
+    def strategy(self, claim: str, profile: Profile, dtype: str, largest: int) -> st.SearchStrategy[Case]:
+        """Cases for one subject; `largest` limits T and S."""
+        return _cases(self, profile, claim, dtype, largest)
+
+    def admits(self, option: str, profile: Profile) -> bool:
+        """Whether cases may have the option: the claim wants it and the subject offers it."""
+        return getattr(self, option) != "never" and profile.offers(option)
+
+    def mask_kinds(self, profile: Profile) -> list[MaskKind]:
+        if self.mask == "never":
+            return []
+        return [kind for kind in self.kinds if profile.offers("mask" if kind == "bool" else "bias")]
+
+    def wants_groups(self, profile: Profile) -> bool:
+        return self.admits("grouped", profile) and profile.offers("heads")
+
+
+@st.composite
+def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: str, largest: int) -> Case:
+    def size(letter: str, high: int) -> int:
+        low = want.at_least.get(letter, 1)
+        return want.sizes.get(letter) or draw(_integers(low, max(low, high)))
+
+    def flag(option: str) -> bool:
+        return want.admits(option, profile) and (getattr(want, option) == "always" or draw(_BOOLEANS))
+
+    queries = size("T", largest)
+    keys = size("S", largest) if profile.offers("rectangular") and not want.square else want.sizes.get("S", queries)
+    causal, window = not profile.offers("non-causal") or flag("causal"), flag("window")
+    keys = enough_keys(profile, queries, keys, causal=causal, window=window)
+    heads, groups = _heads(draw, want, profile)
+    width = size("D", 8)
+    sizes = Sizes(
+        B=size("B", 3) if profile.offers("batch") else 1,
+        H=heads,
+        G=groups,
+        T=queries,
+        S=keys,
+        D=keys if want.identity and not profile.offers("value-width") else width,
+        E=keys if want.identity else size("E", 8) if profile.offers("value-width") else width,
+    )
+    kinds = want.mask_kinds(profile) if not causal or profile.offers("mask-and-causal") else []
+    masked = bool(kinds) and (want.mask == "always" or draw(_BOOLEANS))
+    return Case(
+        claim=claim,
+        dtype=dtype,
+        sizes=sizes,
+        call=Call(
+            causal=causal,
+            scale=draw(_one_of((1.0, 0.5, 0.125, 2.0))) if flag("scale") else None,
+            window=draw(_integers(1, keys + 1)) if window else None,
+            softcap=draw(_one_of((2.0, 0.5, 16.0))) if flag("softcap") else None,
+        ),
+        mask=_mask(draw, want, profile, sizes, kinds, window=window) if masked else None,
+        values={name: _values(draw, want, name, sizes) for name in "qkv"},
+        plant=tuple(_placed(draw, p, sizes) for p in want.plant),
+        seed=draw(_integers(0, 9999)),
+    )
+
+
+def enough_keys(profile: Profile, queries: int, keys: int, *, causal: bool, window: bool) -> int:
+    """The number of keys, changed where the subject would refuse so many or so few, or a row would see none of them."""
+    if causal and keys > queries and not profile.offers("causal-rectangular"):
+        return queries
+    late = causal and profile.get("alignment") == "bottom-right"
+    if keys < queries and ((causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))):
+        return queries
+    return keys
+
+
+def zero_rows(profile: Profile) -> bool:
+    """Only where an empty row is exactly zero may one occur by the way; otherwise a claim of its own draws it."""
+    return bool(profile.get("empty_row") == "zero" and profile.get("empty_row_bias", "zero") == "zero")
+
+
+def mask_axes(profile: Profile, kind: MaskKind, *, per_row: bool) -> list[str]:
+    """The shapes of masks that the subject accepts, those with a query axis only if each row needs its own."""
+    accepted = list(profile.get("mask_axes" if kind == "bool" else "bias_axes", MASK_AXES))
+    return [a for a in accepted if "T" in a] or accepted if per_row else accepted
+
+
+def _heads(draw: st.DrawFn, want: Cases, profile: Profile) -> tuple[int, int]:
+    """H and G. One key/value head hides the order of the groups, so "always" has at least two."""
+    if "H" in want.sizes:
+        return want.sizes["H"], want.sizes["H"]
+    if not profile.offers("heads"):
+        return 1, 1
+    always = want.grouped == "always"
+    group = draw(_integers(2 if always else 1, 3)) if want.wants_groups(profile) else 1
+    groups = draw(_integers(2 if always else want.at_least.get("H", 1) if group == 1 else 1, 3))
+    return groups * group, groups
+
+
+def _placed(draw: st.DrawFn, plant: Plant, sizes: Sizes) -> Plant:
+    last = {"after": sizes.T - 2, "other-rows": sizes.B - 1}.get(plant.where, 0)
+    value: Any = draw(_one_of(("one", "redrawn", "huge"))) if plant.value == "redrawn" else plant.value
+    return Plant(plant.array, plant.where, draw(_integers(0, max(0, last))), value)
+
+
+def _values(draw: st.DrawFn, want: Cases, name: str, sizes: Sizes) -> Values:
+    if name == "v" and want.identity:
+        return Values("one-hot")
+    kind: ValueKind = draw(_one_of(want.values.get(name, VALUE_KINDS if name == "v" else SCORE_KINDS)))
+    positions = sizes.T if name == "q" else sizes.S
+    return Values(kind, draw(_one_of(want.gains)), (draw(_integers(0, positions - 1)),) if kind == "needle" else ())
+
+
+def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: list[MaskKind], *, window: bool) -> Mask:
+    kind: MaskKind = draw(_one_of(tuple(kinds)))
+    restricted = window and not zero_rows(profile)  # a window must not leave a row empty that the mask leaves one key
+    per_row = restricted or want.empty == "always"
+    axes: str = draw(_one_of(tuple(mask_axes(profile, kind, per_row=per_row))))
+    patterns: tuple[MaskPattern, ...] = ("random", "band", "prefix") if "T" in axes else ("random", "padding", "left-padding")
+    if kind == "bias" and want.empty != "always":
+        patterns = (*patterns, "normal")
+    if restricted and ("T" not in axes or sizes.T != sizes.S):
+        patterns = ("none",)
+    pattern: MaskPattern = draw(_one_of(patterns))
+    rows: tuple[tuple[int, int], ...] = ()
+    allowed = want.empty == "always" or (want.empty == "drawn" and zero_rows(profile) and pattern != "normal")
+    if allowed and "T" in axes and (want.empty == "always" or draw(_integers(0, 3)) == 3):
+        rows = ((draw(_integers(0, sizes.B - 1 if axes[0] == "B" else 0)), draw(_integers(0, sizes.T - 1))),)
+    return Mask(kind, pattern, draw(_one_of((0.5, 0.25, 0.75))), axes, rows)
+
+
+# Strategies are made once: Hypothesis validates each object at its first draw.
+
+_BOOLEANS = st.booleans()
+
+
+@cache
+def _integers(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
+@cache
+def _one_of(options: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    """One of the options; it shrinks towards the first."""
+    return st.sampled_from(options)

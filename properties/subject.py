@@ -1,0 +1,149 @@
+"""What a claim sees of a subject: NumPy in, NumPy out, and a profile of its conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+Origin = Literal["declared", "adapter", "contract", "inferred", "default"]
+PROMISES: tuple[Origin, ...] = ("declared", "adapter", "contract")
+
+FEATURES = {
+    "rectangular": "T != S",
+    "value-width": "values of another width than keys (E != D)",
+    "mask": "a boolean mask",
+    "bias": "an additive mask or bias",
+    "causal": "a causal mask",
+    "non-causal": "a call without a causal mask",
+    "causal-rectangular": "a causal mask at T < S",
+    "causal-tall": "a causal mask at T > S",
+    "mask-and-causal": "a mask beside the causal flag",
+    "scale": "a scale argument",
+    "window": "a sliding window",
+    "softcap": "a soft cap on the scores",
+    "grouped": "fewer key/value heads than query heads (1 < G < H)",
+    "batch": "a batch axis",
+    "heads": "a head axis",
+    "float64": "float64",
+    "gradients": "gradients",
+}
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One convention of a subject and where it comes from (engine 2)."""
+
+    value: Any
+    origin: Origin
+
+
+class Contradiction(msgspec.Struct, frozen=True):
+    """What probing found against a declaration, an adapter or a contract: VIOLATED `convention.<name>`."""
+
+    convention: str
+    expected: str
+    got: str
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What a subject declares, what its contract promises and what probing inferred.
+
+    `settings` maps a convention to its value and origin; `features` maps each of FEATURES to None if the subject offers
+    it, else to the reason why claims that need it are NOT APPLICABLE.
+    """
+
+    settings: dict[str, Setting] = {}
+    features: dict[str, str | None] = {}
+    contradictions: tuple[Contradiction, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, convention: str) -> Any:
+        return self.settings[convention].value
+
+    def get(self, convention: str, default: Any = None) -> Any:
+        setting = self.settings.get(convention)
+        return default if setting is None else setting.value
+
+    def promises(self, convention: str) -> bool:
+        setting = self.settings.get(convention)
+        return setting is not None and setting.origin in PROMISES
+
+    def lacks(self, feature: str) -> str | None:
+        """The reason why the subject does not offer the feature, or None if it does."""
+        return self.features.get(feature, "not offered")
+
+    def offers(self, feature: str) -> bool:
+        return self.lacks(feature) is None
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        return {f: reason for f, reason in self.features.items() if reason and reason.startswith("refuses")}
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output, widened exactly to float64 in layout bhtd."""
+
+    out: FloatArray
+    dtype: str
+    weights: FloatArray | None = None
+    lse: FloatArray | None = None
+    changed: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Vector-Jacobian products with respect to each input, in float64 and layout bhtd."""
+
+    out: FloatArray
+    q: FloatArray
+    k: FloatArray
+    v: FloatArray
+    dtype: str
+    seconds: float = 0.0
+
+
+class Attention(Protocol):
+    """An attention function as claims see it (engine 1).
+
+    Arrays are float64 in layout bhtd with values exact in `dtype`; `mask` is boolean, True = may attend; `bias` is added
+    to the scores. What comes back is an exact widening, so that equality in float64 is equality in the dtype.
+
+    Errors: Refused if the subject does not offer what is asked; ValueFailure if it raises because of the values;
+    BadResult if it returns something else than an output of shape [B,H,T,E].
+    """
+
+    profile: Profile
+
+    def __call__(
+        self,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        *,
+        mask: BoolArray | None = None,
+        bias: FloatArray | None = None,
+        causal: bool = False,
+        scale: float | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+        dtype: str = "float32",
+        storage: str = "plain",
+        need: tuple[str, ...] = (),
+    ) -> Result: ...
+
+    def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients: ...
+
+
+Options = Mapping[str, Any]

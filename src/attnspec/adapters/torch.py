@@ -1,0 +1,125 @@
+"""PyTorch: tensors, and `torch:scaled_dot_product_attention` on each backend that can be selected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attnspec.adapters import Adapter, Array, aligned, nested, stored
+from attnspec.properties.subject import FloatArray
+
+SDPA = "scaled_dot_product_attention"
+BACKENDS = ("default", "flash", "math", "efficient", "cudnn")
+
+
+class TorchArrays:
+    """CPU tensors of PyTorch; gradients by autograd."""
+
+    name = "torch"
+    dtypes = ("float64", "float32")
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # one thread a worker: sums in one order, and no fight for cores
+        self._torch = torch
+
+    def make(self, x: npt.NDArray[Any], dtype: str, storage: str = "plain", *, gradient: bool = False) -> Array:
+        torch = self._torch
+        # NumPy narrows exactly here: the values of a case are exact in `dtype`.
+        narrow = x.astype("bool" if dtype == "bool" else dtype, copy=False)
+        tensor = torch.from_numpy(aligned(narrow)).clone()  # memory of torch's own, aligned as its kernels expect
+        if storage != "plain":
+            tensor = stored(tensor, storage, lambda shape, value: torch.full(shape, value, dtype=tensor.dtype))
+        return tensor.requires_grad_() if gradient else tensor
+
+    def widen(self, x: Array) -> FloatArray:
+        return np.array(x.detach().to(self._torch.float64).cpu().numpy())
+
+    def owns(self, x: object) -> bool:
+        return isinstance(x, self._torch.Tensor)
+
+    def dtype_of(self, x: Array) -> str:
+        return str(x.dtype).removeprefix("torch.")
+
+    def shares_memory(self, x: Array, y: Array) -> bool:
+        return bool(x.numel() and y.numel() and x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
+
+    def vjp(self, out: Array, inputs: Sequence[Array], cotangent: Array) -> list[Array | None]:
+        if not out.requires_grad:
+            return [None for _ in inputs]
+        return list(self._torch.autograd.grad(out, list(inputs), cotangent.to(out.dtype), allow_unused=True))
+
+    def literal(self, x: npt.NDArray[Any], dtype: str) -> str:
+        return f"torch.tensor({nested(x)}, dtype=torch.{dtype}).reshape({x.shape})"
+
+    def versions(self) -> dict[str, str]:
+        return {"torch": str(self._torch.__version__)}
+
+
+def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    function = getattr(torch.nn.functional, name)
+    backend = options.get("backend", "default")
+    declared = {"contract": "torch", "arrays": "torch"}
+    if backend == "default":
+        return function, declared
+    members = {
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "math": SDPBackend.MATH,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+    }
+
+    def on_one_backend(
+        query: Array,
+        key: Array,
+        value: Array,
+        attn_mask: Array = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Array:
+        with sdpa_kernel(members[backend]):
+            return function(
+                query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
+            )
+
+    return on_one_backend, declared
+
+
+def _owned(candidate: object) -> str | None:
+    import sys
+
+    torch = sys.modules.get("torch")
+    return SDPA if torch is not None and candidate is torch.nn.functional.scaled_dot_product_attention else None
+
+
+def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    """Import lines and the expression of the call, for a script."""
+    backend = {"flash": "FLASH_ATTENTION", "math": "MATH", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+    chosen = options.get("backend", "default")
+    if chosen == "default":
+        return f"from torch.nn.functional import {name} as attention", "attention"
+    return (
+        f"from torch.nn.attention import SDPBackend, sdpa_kernel\nfrom torch.nn.functional import {name} as attention\n"
+        f"sdpa_kernel(SDPBackend.{backend[chosen]}).__enter__()",
+        "attention",
+    )
+
+
+ADAPTER = Adapter(
+    name="torch",
+    arrays=TorchArrays,
+    targets={SDPA: "torch.nn.functional.scaled_dot_product_attention; -o backend=flash|math selects one kernel"},
+    options=("backend",),
+    load=_load,
+    owned=_owned,
+    expression=_expression,
+)

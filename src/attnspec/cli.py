@@ -1,0 +1,233 @@
+"""The command line. Options are parsed here; nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attnspec import __version__
+from attnspec.errors import UsageError
+
+if TYPE_CHECKING:
+    from attnspec.audit import Report, Unit
+    from attnspec.properties.verdict import Record
+
+CASES = Path(".attnspec") / "cases"
+PROFILES = ("quick", "ci", "deep")
+
+
+class _Group(click.Group):
+    """Turns errors of ours into a message and an exit code, and knows the nearest command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from attnspec.properties.case import CaseError
+        from attnspec.properties.claim import UnknownClaim
+
+        try:
+            return super().invoke(ctx)
+        except (UsageError, UnknownClaim, CaseError) as error:
+            raise SystemExit(_refuse(str(error))) from None
+        except BrokenPipeError:
+            raise SystemExit(0) from None
+
+
+def _refuse(message: str) -> int:
+    click.echo(f"attnspec: error: {message}", err=True)
+    return 2
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="attnspec")
+def main() -> None:
+    """The conformance suite for attention and Transformers."""
+
+
+def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE options as a mapping; a key given twice is an error, since one of them would be lost silently."""
+    del ctx, parameter
+    options: dict[str, Any] = {}
+    for pair in values:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"-o {pair}: an option is key=value, for example -o layout=bthd")
+        if key in options:
+            raise UsageError(f"-o {key}: given twice ({options[key]} and {value}); give it once")
+        options[key] = value
+    return options
+
+
+def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that `audit` and `demo` share."""
+    for option in reversed(
+        (
+            click.option("--select", multiple=True, metavar="CLAIM", help="Only these claims: an id or a family, e.g. mask."),
+            click.option("--ignore", multiple=True, metavar="CLAIM", help="Not these claims."),
+            click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How long to look."),
+            click.option("--seed", type=int, default=2718, show_default=True, help="Seed of the search."),
+            click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for one unit before it is UNKNOWN."),
+            click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write NDJSON results here."),
+            click.option("--report", "report_folder", type=click.Path(file_okay=False, path_type=Path), help="Write an HTML report here."),
+            click.option("--fail-on", type=click.Choice(["must", "should", "may"]), default="must", show_default=True),
+            click.option("-v", "--verbose", is_flag=True, help="Conventions with their origin, and what is not applicable."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target.")
+@click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
+@click.option("--keep-going-ok", is_flag=True, help="A target that cannot be loaded does not set the exit code.")
+@_auditing
+def audit(targets: tuple[str, ...], options: dict[str, Any], in_process: bool, keep_going_ok: bool, **settings: Any) -> None:
+    """Audit attention functions: module:attribute, path/file.py::name, torch:NAME or impl:NAME."""
+    from attnspec.target import declarations
+
+    declarations(options)
+    _selected(settings)
+    reports, code = [], 0
+    for target in targets:
+        try:
+            report = _one(target, options, in_process, settings)
+        except UsageError as error:
+            if len(targets) == 1:
+                raise
+            click.echo(f"attnspec: {error}", err=True)
+            code = code if keep_going_ok else _worse(code, 3)
+            continue
+        reports.append(report)
+        code = _worse(code, report.exit_code)
+        if report.interrupted:
+            break
+    _written(reports, settings)
+    raise SystemExit(code)
+
+
+def _selected(settings: dict[str, Any]) -> None:
+    from attnspec.properties.claim import select
+
+    select(settings["select"], settings["ignore"])
+
+
+def _worse(*codes: int) -> int:
+    """2 > 130 > 1 > 3 > 5 > 0 (engine 3)."""
+    return max(codes, key=lambda code: (0, 5, 3, 1, 130, 2).index(code))
+
+
+def _one(target: str, options: dict[str, Any], in_process: bool, settings: dict[str, Any]) -> Report:
+    """Audits one target, shows progress and prints its report."""
+    from attnspec.audit import audit as run
+    from attnspec.report.terminal import render
+
+    with _Progress(target) as progress:
+        report = run(
+            target,
+            select=settings["select"],
+            ignore=settings["ignore"],
+            profile=settings["profile"],
+            seed=settings["seed"],
+            timeout=settings["timeout"],
+            in_process=in_process or None,
+            progress=progress,
+            **options,
+        )
+    report.fail_on = settings["fail_on"]
+    _keep_cases(report)
+    click.echo(render(report, verbose=settings["verbose"]))
+    return report
+
+
+class _Progress:
+    """A status line on a terminal; nothing where output is collected."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._shown = sys.stderr.isatty()
+
+    def __enter__(self) -> Callable[[Unit, Record], None]:
+        return self._tick
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+    def _tick(self, unit: Unit, record: Record) -> None:
+        if self._shown:
+            click.echo(f"\r\x1b[K{self._target}: {unit.claim} {unit.dtype} {record.verdict.value}", nl=False, err=True)
+
+
+def _keep_cases(report: Report) -> None:
+    """Writes each minimal case and its script, so that `replay` finds them."""
+    for record in report.records:
+        if record.case is None:
+            continue
+        CASES.mkdir(parents=True, exist_ok=True)
+        (CASES / f"{record.case.id}.json").write_text(record.case.to_json() + "\n")
+        (CASES / f"{record.case.id}.target").write_text(_target_line(report))
+        if record.case.id in report.scripts:
+            (CASES / f"{record.case.id}.py").write_text(report.scripts[record.case.id])
+
+
+def _target_line(report: Report) -> str:
+    return "\n".join([report.target, *(f"{k}={v}" for k, v in report.options.items())]) + "\n"
+
+
+def _written(reports: list[Report], settings: dict[str, Any]) -> None:
+    if settings["json_file"] is not None:
+        settings["json_file"].write_text("".join(r.to_json() for r in reports))
+        click.echo(f"results: {settings['json_file']}")
+    if settings["report_folder"] is not None:
+        from attnspec.report.html import write
+
+        click.echo(f"report: {write(reports, settings['report_folder'])}")
+
+
+@main.command()
+@click.argument("case")
+@click.option("--target", help="Replay on this target; by default the one that the case was found on.")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target.")
+@click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
+def replay(case: str, target: str | None, options: dict[str, Any], in_process: bool) -> None:
+    """Replay a case: a file, or a prefix (4 or more characters) of an id in .attnspec/cases/."""
+    from attnspec.replay import find, replay_case
+    from attnspec.report.terminal import render
+
+    path = find(case, CASES)
+    report = replay_case(path, target, options, in_process=in_process)
+    click.echo(render(report))
+    raise SystemExit(report.exit_code)
+
+
+@main.command()
+@click.option("--select", multiple=True, metavar="CLAIM", help="Only these claims or families.")
+def claims(select: tuple[str, ...]) -> None:
+    """List the claims."""
+    from attnspec.properties.claim import select as chosen
+
+    for claim in chosen(select):
+        click.echo(f"{claim.id:<30} {claim.level:<7} {claim.statement}")
+
+
+@main.command()
+@click.argument("claim")
+def explain(claim: str) -> None:
+    """Explain a claim, or each claim of a family."""
+    from attnspec.properties.claim import select
+    from attnspec.report.terminal import describe_claim
+
+    click.echo("\n\n".join("\n".join(describe_claim(c)) for c in select((claim,))))
+
+
+@main.command()
+@_auditing
+def demo(**settings: Any) -> None:
+    """Audit a broken example and real implementations; succeeds exactly when it finds what it must find."""
+    from attnspec.demo import run
+
+    raise SystemExit(run(settings, _one, _written))

@@ -1,0 +1,248 @@
+"""An attention function of any array library as the subject that claims see: NumPy in, NumPy out (engine 1 and 6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attnspec.adapters import Array, Arrays
+from attnspec.properties.subject import BoolArray, FloatArray, Gradients, Profile, Result
+from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
+from attnspec.signature import Signature
+
+INTERNAL = (IndexError, KeyError, AttributeError, NameError, ZeroDivisionError, RecursionError, SystemError)
+
+
+class _Call(NamedTuple):
+    """One call as it went: the native output, the same in float64 and layout bhtd, the arguments by role."""
+
+    native: Array
+    out: FloatArray
+    arguments: dict[str, Any]
+    changed: tuple[str, ...]
+    seconds: float
+
+
+class FunctionSubject:
+    """Calls a function in its own layout, array library and conventions, and brings everything back.
+
+    `observations` collects refusals, exceptions that depend on values, and wrong dtypes; `calls` the last calls, from which
+    a stand-alone script is written.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], signature: Signature, arrays: Arrays, profile: Profile) -> None:
+        self.name = name
+        self.function = function
+        self.signature = signature
+        self.arrays = arrays
+        self.profile = profile
+        self.observations: dict[tuple[str, ...], Observation] = {}
+        self.calls: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._previous: tuple[Array, FloatArray] | None = None
+
+    def __call__(
+        self,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        *,
+        mask: BoolArray | None = None,
+        bias: FloatArray | None = None,
+        causal: bool = False,
+        scale: float | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+        dtype: str = "float32",
+        storage: str = "plain",
+        need: tuple[str, ...] = (),
+    ) -> Result:
+        del dropout, seed  # no claim draws dropout yet; both are part of the protocol
+        asked = {"mask": mask, "bias": bias, "causal": causal, "scale": scale, "window": window, "softcap": softcap}
+        call = self._call(q, k, v, asked, dtype, storage, watch="changed" in need)
+        aliases = self._aliases(call.native, call.arguments) if "aliases" in need else ()
+        return Result(call.out, dtype, changed=call.changed, aliases=aliases, seconds=call.seconds)
+
+    def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients:
+        dtype, storage = same.pop("dtype", "float32"), same.pop("storage", "plain")
+        call = self._call(q, k, v, same, dtype, storage, gradient=True)
+        self.calls[-1]["cotangent"] = cotangent
+        start = time.perf_counter()
+        weight = self.arrays.make(self._to_layout(cotangent), dtype)
+        gradients = self.arrays.vjp(call.native, [call.arguments[n] for n in "qkv"], weight)
+        self.seconds += time.perf_counter() - start
+        found = {
+            name: np.zeros_like(x) if g is None else self._from_layout(self.arrays.widen(g), x.shape[1])
+            for (name, x), g in zip({"q": q, "k": k, "v": v}.items(), gradients, strict=True)
+        }
+        return Gradients(call.out, **found, dtype=dtype, seconds=time.perf_counter() - start + call.seconds)
+
+    def runs(self, q: FloatArray, k: FloatArray, v: FloatArray, *, gradient: bool) -> None:
+        """Raises unless a plain call in float32 returns an output of the right type and shape."""
+        self._call(q, k, v, {}, "float32", "plain", gradient=gradient)
+
+    def _call(
+        self,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        asked: Mapping[str, Any],
+        dtype: str,
+        storage: str,
+        *,
+        gradient: bool = False,
+        watch: bool = False,
+    ) -> _Call:
+        self.calls.append({"q": q, "k": k, "v": v, "dtype": dtype, **asked})
+        inputs = self._inputs(q, k, v, dtype, storage, gradient=gradient)
+        options = self._options(asked, q, k, dtype)
+        arguments = inputs | options
+        before = {n: self.arrays.widen(a) for n, a in arguments.items() if self.arrays.owns(a)} if watch else {}
+        native, seconds = self._run(inputs, options, asked, dtype)
+        out = self._returned(native, (*q.shape[:3], v.shape[3]), dtype)
+        changed = tuple(n for n, x in before.items() if not _equal(x, self.arrays.widen(arguments[n])))
+        return _Call(_first(native), out, arguments, changed, seconds)
+
+    # Into the function's world
+
+    def _inputs(self, q: FloatArray, k: FloatArray, v: FloatArray, dtype: str, storage: str, *, gradient: bool = False) -> dict[str, Array]:
+        return {
+            name: self.arrays.make(self._to_layout(x), dtype, storage, gradient=gradient)
+            for name, x in (("q", q), ("k", k), ("v", v))
+        }
+
+    def _options(self, asked: Mapping[str, Any], q: FloatArray, k: FloatArray, dtype: str) -> dict[str, Any]:
+        """Arguments by role; a role that the function lacks is left out (claims that need it do not reach this)."""
+        options: dict[str, Any] = {}
+        mask, bias = asked.get("mask"), asked.get("bias")
+        if mask is not None:
+            shown = ~mask if self.profile.get("polarity") == "masked" else mask
+            options["mask" if self.signature.has("mask") else "bias"] = self.arrays.make(self._mask_in_layout(shown), "bool")
+        if bias is not None:
+            options["bias" if self.signature.has("bias") else "mask"] = self.arrays.make(self._mask_in_layout(bias), dtype)
+        if self.signature.has("causal"):
+            options["causal"] = bool(asked.get("causal"))
+        for role in ("scale", "window", "softcap"):
+            if asked.get(role) is not None:
+                options[role] = asked[role]
+        if k.shape[1] != q.shape[1] and self.signature.has("enable_grouped"):
+            options["enable_grouped"] = True
+        if self.signature.has("heads"):
+            options["heads"] = q.shape[1]
+        for role in self.signature.required:
+            if role not in ("q", "k", "v"):
+                options.setdefault(role, 0.0 if role == "dropout" else None)
+        return options
+
+    def _mask_in_layout(self, mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if self.profile.get("layout") in ("td", "btd") and mask.ndim == 4:
+            return mask[:, 0] if self.profile.get("layout") == "btd" else mask[0, 0]
+        return mask
+
+    def _to_layout(self, x: FloatArray) -> FloatArray:
+        match self.profile.get("layout", "bhtd"):
+            case "bthd":
+                return x.swapaxes(1, 2)
+            case "btm":
+                return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+            case "btd":
+                return x[:, 0]
+            case "td":
+                return x[0, 0]
+        return x
+
+    def _from_layout(self, x: FloatArray, heads: int) -> FloatArray:
+        match self.profile.get("layout", "bhtd"):
+            case "bthd":
+                return x.swapaxes(1, 2)
+            case "btm":
+                return x.reshape(x.shape[0], x.shape[1], heads, -1).swapaxes(1, 2)
+            case "btd":
+                return x[:, None]
+            case "td":
+                return x[None, None]
+        return x
+
+    # The call itself
+
+    def arguments(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments under the function's own parameter names."""
+        values = {**inputs, **options}
+        by_name = {self.signature.names[role]: value for role, value in values.items() if role not in self.signature.positional}
+        return [values[role] for role in self.signature.positional if role in values], by_name
+
+    def _run(self, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str) -> tuple[Any, float]:
+        positional, named = self.arguments(inputs, options)
+        start = time.perf_counter()
+        try:
+            native = self.function(*positional, **named)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._judge(error, inputs, options, asked, dtype)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        return native, seconds
+
+    def _judge(self, error: BaseException, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str) -> None:
+        """Raises Refused if zeros of the same shapes and options are refused too, else ValueFailure (engine 6)."""
+        if isinstance(error, MemoryError):
+            raise error
+        zeros = {n: self.arrays.make(0.0 * np.nan_to_num(self.arrays.widen(a)), dtype) for n, a in inputs.items()}
+        positional, named = self.arguments(zeros, options)
+        feature = self._asked(inputs, asked, dtype)
+        try:
+            self.function(*positional, **named)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            self._observe("refusal", feature, error)
+            raise Refused(feature, error) from error
+        self._observe("exception", feature, error)
+        raise ValueFailure(error) from error
+
+    def _asked(self, inputs: Mapping[str, Array], asked: Mapping[str, Any], dtype: str) -> str:
+        options = [name for name, value in asked.items() if value is not None and value is not False]
+        shapes = ", ".join(f"{n}{list(a.shape)}" for n, a in inputs.items())
+        return f"{' and '.join(options) or 'a plain call'} for {shapes} in {dtype}"
+
+    def _observe(self, kind: Any, feature: str, error: BaseException) -> None:
+        key = (kind, type(error).__name__, str(error)[:40])
+        self.observations.setdefault(key, Observation(kind, feature, first_line(error), type(error).__name__))
+
+    # Out of it
+
+    def _returned(self, native: Any, shape: tuple[int, ...], dtype: str) -> FloatArray:
+        out = _first(native)
+        if not self.arrays.owns(out):
+            raise BadResult(f"the function returned {type(out).__name__}, not an array of {self.arrays.name}")
+        in_layout = self._to_layout(np.broadcast_to(0.0, shape)).shape
+        if tuple(out.shape) != in_layout:
+            raise BadResult(f"the output has shape {list(out.shape)}, expected {list(in_layout)} in layout {self.profile.get('layout')}")
+        found = self.arrays.dtype_of(out)
+        if found != dtype:
+            key = ("dtype", found, dtype)
+            self.observations.setdefault(key, Observation("dtype", f"queries in {dtype}", f"the output is {found}", found))
+        wide = self._from_layout(self.arrays.widen(out), shape[1])
+        return np.ascontiguousarray(wide)
+
+    def _aliases(self, out: Array, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+        """Inputs whose memory the output shares, and `the previous output` if this call wrote over it."""
+        shared = [n for n, a in inputs.items() if self.arrays.owns(a) and self.arrays.shares_memory(out, a)]
+        if self._previous is not None and not _equal(self._previous[1], self.arrays.widen(self._previous[0])):
+            shared.append("the previous output")
+        self._previous = (out, self.arrays.widen(out))
+        return tuple(shared)
+
+
+def _first(native: Any) -> Any:
+    return native[0] if isinstance(native, (tuple, list)) and native else native
+
+
+def _equal(a: FloatArray, b: FloatArray) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (np.isnan(a) & np.isnan(b))).all())

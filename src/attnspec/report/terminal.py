@@ -1,0 +1,206 @@
+"""What a terminal shows: header, one line a claim, one block a distinct failure, the summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnspec import __version__
+from attnspec.properties.case import Case, Inputs
+from attnspec.properties.claim import Claim, claims
+from attnspec.properties.subject import Profile
+from attnspec.properties.verdict import Record, Verdict
+
+if TYPE_CHECKING:
+    from attnspec.audit import Report
+
+INLINE = 64  # numbers of an array that are printed; a larger one is in the script
+FAIL = {"must": "FAIL", "should": "WARN", "may": "NOTE"}
+SHOWN = {Verdict.HOLDS: "OK", Verdict.UNKNOWN: "????", Verdict.NOT_APPLICABLE: "N/A"}
+
+
+def render(report: Report, *, verbose: bool = False) -> str:
+    """The whole report as plain text."""
+    parts = [header(report)]
+    if report.cannot_run is not None:
+        return "\n".join([*parts, f"???? {report.cannot_run}", "exit 3"])
+    if verbose and report.profile is not None:
+        parts += [*profile_lines(report.profile), ""]
+    parts += [line for i, records in report.by_claim().items() if (line := claim_line(i, records, verbose=verbose))]
+    parts += [block for records in report.by_claim().values() if (block := failure(records, report))]
+    return "\n".join([*parts, "", summary(report)])
+
+
+def header(report: Report) -> str:
+    options = "".join(f" -o {k}={v}" for k, v in report.options.items())
+    kind = ""
+    if report.profile is not None:
+        lost = report.profile.refusals
+        kind = f" ({report.profile.get('arrays')}, {report.profile.get('layout')})"
+        kind += f" | refuses {len(lost)} of {len(report.profile.features)} features" if lost else ""
+    dtypes = "+".join(report.profile["dtypes"]) if report.profile else "?"
+    return f"attnspec {__version__} | target {report.target}{options}{kind} | profile {report.budget} | seed {report.seed} | cpu {dtypes}"
+
+
+def profile_lines(profile: Profile) -> list[str]:
+    """Each convention with its origin, then what is not offered or refused."""
+    lines = [f"  {name:<18} {_plain(s.value):<34} {s.origin}" for name, s in sorted(profile.settings.items())]
+    lines += [f"  {feature:<18} {reason}" for feature, reason in sorted(profile.features.items()) if reason]
+    return lines + [f"  note: {note}" for note in profile.notes]
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def status(records: list[Record]) -> str:
+    verdict = Verdict.merge(r.verdict for r in records)
+    return FAIL[records[0].level] if verdict is Verdict.VIOLATED else SHOWN[verdict]
+
+
+def claim_line(claim: str, records: list[Record], *, verbose: bool) -> str | None:
+    """`mask.causal  FAIL  3 cases, shrunk to 2 tokens`; nothing for what is not applicable, unless verbose."""
+    word = status(records)
+    if word == "N/A" and not verbose:
+        return None
+    done = [r for r in records if r.verdict is not Verdict.NOT_APPLICABLE] or records
+    text = f"{sum(r.cases for r in done)} cases"
+    ratios = [r.ratio for r in done if r.ratio is not None]
+    if word == "OK":
+        text += f", error at most {max(float(x) for x in ratios):.2g} of the bound" if ratios else ""
+        text += f" ({done[0].decided_by})" if verbose else ""
+    elif word in FAIL.values():
+        worst = next(r for r in done if r.verdict is Verdict.VIOLATED)
+        text = f"implied by {worst.implied_by}" if worst.implied_by else text + _shrunk(worst)
+    else:
+        text = next((r.reason for r in done if r.reason), "")
+    return f"  {claim:<30} {word:<5} {text}"
+
+
+def _shrunk(record: Record) -> str:
+    if record.case is None:
+        return ""
+    tokens = max(record.case.sizes.T, record.case.sizes.S)
+    return f", shrunk to {tokens} token{'s' if tokens != 1 else ''}"
+
+
+def failure(records: list[Record], report: Report) -> str | None:
+    """The block of one violated claim; nothing for one that holds or is implied by another."""
+    worst = next((r for r in records if r.verdict is Verdict.VIOLATED), None)
+    if worst is None or worst.implied_by or worst.evidence is None:
+        return None
+    claim = claims()[worst.claim]
+    title = f" {claim.id}  ({worst.target}, {worst.dtype}) "
+    lines = [
+        "",
+        title.center(96, "_"),
+        f"Claim      {claim.statement}",
+        f"Source     {claim.source}   (docs/claims.md, {claim.handle})",
+        f"Verdict    VIOLATED ({worst.level})" + (f", minimal case {worst.case.id} below" if worst.case else ""),
+        "",
+    ]
+    if worst.case is not None:
+        lines += minimal_case(worst.case, report.profile)
+    e = worst.evidence
+    where = f" at {list(e.at)}" if e.at else ""
+    lines += [
+        f"  {e.what}{where}",
+        f"  got       {e.got}",
+        f"  expected  {e.expected}",
+        f"  allowed   {e.allowed}   ({e.why})",
+        "",
+    ]
+    also = [r.dtype for r in records if r is not worst and r.verdict is Verdict.VIOLATED]
+    if also:
+        lines.append(f"Also fails {', '.join(also)}")
+    lines += causes(worst)
+    if worst.case is not None:
+        lines += reproduce(worst.case, report)
+    lines.append(f"Learn      attnspec explain {claim.id}")
+    return "\n".join(lines)
+
+
+def causes(record: Record) -> list[str]:
+    from attnspec.properties.mutants import describe
+
+    if not record.causes:
+        return []
+    lines = ["Likely cause (planted defects that give the same pattern of held and violated claims)"]
+    for rank, (mutant, agreeing, of) in enumerate(record.causes, start=1):
+        lines.append(f"  {rank}. {describe(mutant).imitates}   [{mutant}, {agreeing}/{of} claims agree]")
+    return lines
+
+
+def reproduce(case: Case, report: Report) -> list[str]:
+    lines = [f"Reproduce  attnspec replay {case.id[:4]}   (.attnspec/cases/{case.id}.json)"]
+    text = report.scripts.get(case.id)
+    if text is not None and len(text.splitlines()) <= 16 and max(map(len, text.splitlines())) <= 160:
+        lines += ["           python - <<'PY'", *(f"           {line}" for line in text.splitlines()), "           PY"]
+    elif text is not None:
+        lines.append(f"           python .attnspec/cases/{case.id}.py")
+    return lines
+
+
+def minimal_case(case: Case, profile: Profile | None) -> list[str]:
+    """The case as small arrays and options."""
+    x = case.build()
+    z = case.sizes
+    lines = [f"  B={z.B} H={z.H} G={z.G} T={z.T} S={z.S} D={z.D} E={z.E}  {case.dtype}" + _options(x)]
+    for name in ("q", "k", "v", "mask", "bias"):
+        array = getattr(x, name)
+        if array is not None:
+            lines.append(f"  {name} = {small(array)}")
+    for plant in case.plant:
+        where = {"after": f"after position {plant.t}", "other-rows": f"in batch rows other than {plant.t}"}.get(plant.where, plant.where)
+        lines.append(f"  then {plant.array} changes {where}: {plant.value}")
+    return lines
+
+
+def _options(x: Inputs) -> str:
+    chosen = {"causal": x.causal or None, "scale": x.scale, "window": x.window, "softcap": x.softcap}
+    return "".join(f"  {k}={v}" for k, v in chosen.items() if v is not None)
+
+
+def small(array: np.ndarray) -> str:  # type: ignore[type-arg]
+    """An array with its leading axes of size one dropped, or its shape if it is large."""
+    if array.size > INLINE:
+        return f"{list(array.shape)} numbers, in the script"
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    values = array.astype(int) if array.dtype == bool else array
+    return "[" + ", ".join(_row(a) for a in values) + "]" if values.ndim else repr(values.item())
+
+
+def _row(x: np.ndarray) -> str:  # type: ignore[type-arg]
+    return "[" + ", ".join(_row(a) if a.ndim else f"{a:.6g}" for a in x) + "]"
+
+
+def summary(report: Report) -> str:
+    """How many claims apply, hold and do not."""
+    words = [status(records) for records in report.by_claim().values()]
+    implied = sum(1 for records in report.by_claim().values() if any(r.implied_by and r.verdict is Verdict.VIOLATED for r in records))
+    counts = {w: words.count(w) for w in ("OK", "FAIL", "WARN", "NOTE", "????", "N/A")}
+    applied = len(words) - counts["N/A"]
+    text = f"{applied} claims apply: {counts['OK']} hold, {counts['FAIL']} violated"
+    text += f" ({implied} of them implied by others)" if implied else ""
+    for word, meaning in (("WARN", "should-level warnings"), ("NOTE", "notes"), ("????", "unknown")):
+        text += f", {counts[word]} {meaning}" if counts[word] else ""
+    text += f", {counts['N/A']} not applicable (see -v)" if counts["N/A"] else ""
+    text += " | interrupted: what is printed is valid" if report.interrupted else ""
+    return f"{text} | {report.seconds:.1f} s | exit {report.exit_code}"
+
+
+def describe_claim(claim: Claim) -> list[str]:
+    """A claim for `attnspec explain`."""
+    lines = [f"{claim.id}   {claim.level}   {claim.handle}, idea {claim.idea}", "", claim.statement]
+    if claim.explanation:
+        lines += ["", claim.explanation]
+    lines += [
+        "",
+        f"source     {claim.source}",
+        f"decided by {claim.within}",
+        f"needs      {', '.join(claim.needs) or 'nothing beyond a plain call'}",
+        f"mutants    {', '.join(claim.mutants) or 'none'}",
+    ]
+    return lines

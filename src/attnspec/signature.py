@@ -1,0 +1,95 @@
+"""Which parameter of a function plays which role, read from its signature or the first line of its docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from attnspec.errors import UsageError
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "q": ("q", "query", "queries", "query_states", "query_layer", "xq"),
+    "k": ("k", "key", "keys", "key_states", "key_layer", "xk"),
+    "v": ("v", "value", "values", "value_states", "value_layer", "xv"),
+    "mask": ("attn_mask", "mask", "attention_mask"),
+    "bias": ("bias", "attn_bias", "attention_bias", "additive_mask"),
+    "causal": ("is_causal", "causal", "use_causal_mask"),
+    "scale": ("scale", "sm_scale", "softmax_scale", "scaling"),
+    "dropout": ("dropout_p", "dropout", "dropout_rate"),
+    "enable_grouped": ("enable_gqa",),
+    "window": ("window", "window_size", "sliding_window"),
+    "softcap": ("softcap", "soft_cap", "logit_softcap", "logits_soft_cap", "attn_logits_soft_cap"),
+    "heads": ("num_heads", "n_heads", "n_head", "heads"),
+}
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """Parameter names by role; those in `positional` are passed by position, in this order."""
+
+    names: dict[str, str]
+    positional: tuple[str, ...]
+    required: tuple[str, ...] = ()
+
+    def has(self, role: str) -> bool:
+        return role in self.names
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters, also of builtins that `inspect.signature` refuses, if their docstring opens with a signature.
+
+    Errors: UsageError if neither tells.
+    """
+    if callable(forward := getattr(function, "forward", None)) and not inspect.isclass(function):
+        function = forward  # a torch module's own signature is (*args, **kwargs)
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):
+        text = " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
+        match = re.match(r"\w+\((?P<arguments>.*?)\)\s*(->|$)", text)
+        if match is None:
+            raise UsageError(
+                f"{function!r} has no signature and no docstring that begins with one; wrap it in a Python function of q, k, v"
+            ) from None
+        made: dict[str, Any] = {}
+        exec(compile(f"def signature({match['arguments']}): ...", "<docstring>", "exec"), {}, made)  # noqa: S102
+        return list(inspect.signature(made["signature"]).parameters.values())
+
+
+def read(function: Callable[..., Any], name: str) -> Signature:
+    """Assigns roles to parameters.
+
+    Errors: UsageError if query, key and value cannot be told, or if another parameter is required and not understood.
+    """
+    everything = [p for p in parameters(function) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    roles: dict[str, str] = {}
+    for role, known in ROLES.items():
+        chosen = [p for p in everything if p.name.lower() in known]
+        if chosen:
+            roles[role] = chosen[0].name
+    if not {"q", "k", "v"} <= set(roles):
+        for role, parameter in zip("qkv", everything[:3], strict=False):
+            if parameter.name.lower().startswith(role):
+                roles.setdefault(role, parameter.name)
+    shown = ", ".join(p.name for p in everything) or "no parameters"
+    if missing := [r for r in "qkv" if r not in roles]:
+        words = {"q": "query/q", "k": "key/k", "v": "value/v"}
+        raise UsageError(
+            f"{name}({shown}): an attention function has parameters for query, key and value, and "
+            f"{', '.join(words[m] for m in missing)} is not among these; rename them, or wrap the function in one of (q, k, v)"
+        )
+    understood = set(roles.values())
+    required = [p for p in everything if p.default is p.empty and p.name not in understood]
+    if required:
+        raise UsageError(
+            f"{name}({shown}): parameter {required[0].name!r} is required and not understood; "
+            f"give it a default, or wrap the function. Understood: {', '.join(n[0] for n in ROLES.values())}"
+        )
+    positional = tuple(
+        role for p in everything for role, n in roles.items() if n == p.name and p.kind is p.POSITIONAL_ONLY
+    )
+    needed = tuple(role for role, n in roles.items() for p in everything if p.name == n and p.default is p.empty)
+    return Signature(roles, positional, needed)

@@ -1,0 +1,239 @@
+"""From a target string to the object under audit (engine 7).
+
+    module:attribute        an importable module's attribute
+    path/file.py::name      a function, a class or a factory of a file, imported once under a private name
+    torch:NAME, impl:NAME   what an adapter offers by name
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from attnspec.adapters import adapters
+from attnspec.errors import UsageError, nearest
+from attnspec.signature import ROLES, parameters
+
+DECLARATIONS: dict[str, tuple[str, ...] | type] = {
+    "kind": ("attention", "layer", "encoder", "lm", "seq2seq", "recurrent"),
+    "arrays": ("torch", "numpy"),
+    "layout": ("bhtd", "bthd", "btm", "btd", "td"),
+    "device": ("cpu",),
+    "contract": ("torch", "none"),
+    "dtypes": ("float64", "float32"),
+    "precision": ("wide",),
+    "polarity": ("attend", "masked"),
+    "alignment": ("top-left", "bottom-right", "refused"),
+    "empty_row": ("zero", "mean", "unmasked", "nan", "raises"),
+    "causal": ("flag", "always", "never"),
+    "window": ("left", "both"),
+    "mask": ("bool", "bias"),
+    "grouped": bool,
+    "deterministic": bool,
+    "gradients": bool,
+    "vjp": str,
+    "heads": int,
+    "scale": float,
+    "poison": ("huge", "nan"),
+    "backend": ("default", "flash", "math", "efficient", "cudnn"),
+}
+LISTS = ("dtypes", "mask")  # comma lists of the values above
+ALIASES = {"layout": {"bhld": "bhtd", "bnsh": "bhtd", "blhd": "bthd", "bshd": "bthd"}}
+
+
+class Loaded:
+    """An object under audit with what is declared of it and by whom."""
+
+    def __init__(self, name: str, function: Callable[..., Any], declared: dict[str, Any], adapted: dict[str, Any], call: tuple[str, str]) -> None:
+        self.name = name
+        self.function = function
+        self.declared = declared
+        self.adapted = adapted
+        self.script = call  # import lines and the expression to call, for a stand-alone script
+
+
+def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with their values checked and normalised. Errors: UsageError with the nearest key or value."""
+    checked: dict[str, Any] = {}
+    for key, value in options.items():
+        name = key.replace("-", "_")
+        if name not in DECLARATIONS:
+            raise UsageError(f"option {key!r} is not known{nearest(name, DECLARATIONS)} Known: {', '.join(DECLARATIONS)}")
+        rule = DECLARATIONS[name]
+        checked[name] = _parse(name, value, rule)
+    return checked
+
+
+def _parse(name: str, value: Any, rule: tuple[str, ...] | type) -> Any:
+    if isinstance(rule, tuple):
+        words = value if isinstance(value, (list, tuple)) else str(value).split(",") if name in LISTS else [value]
+        words = [ALIASES.get(name, {}).get(str(w), str(w)) for w in words]
+        if wrong := [w for w in words if w not in rule]:
+            raise UsageError(f"{name}={wrong[0]}: one of {', '.join(rule)}{nearest(wrong[0], rule)}")
+        return tuple(words) if name in LISTS else words[0]
+    if rule is bool:
+        word = str(value).lower()
+        if word not in ("true", "false"):
+            raise UsageError(f"{name}={value}: true or false")
+        return word == "true"
+    try:
+        return rule(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name}={value}: a value of type {rule.__name__} is expected") from None
+
+
+def load(target: str, options: Mapping[str, Any]) -> Loaded:
+    """Finds and imports the target. Errors: UsageError with what was looked for and what was there."""
+    declared = declarations(options)
+    if "::" in target:
+        path, _, name = target.partition("::")
+        found = _attribute(_from_file(Path(path)), name, target)
+        return _judge(target, found, declared, _script_of_file(Path(path), name))
+    prefix, colon, name = target.partition(":")
+    if not colon:
+        raise UsageError(
+            f"target {target!r}: a target is module:attribute, path/file.py::name or one of "
+            f"{', '.join(f'{a.name}:NAME' for a in adapters().values() if a.load)}"
+        )
+    adapter = adapters().get(prefix)
+    if adapter is not None and adapter.load is not None and (name in adapter.targets or prefix != "torch"):
+        return adapted(adapter.name, name, declared)
+    if adapter is not None and adapter.load is not None and "." not in name:
+        raise UsageError(_not_offered(prefix, name))
+    found = _attribute(_from_module(prefix, target), name, target)
+    return _judge(target, found, declared, (f"import {prefix}", f"{prefix}.{name}"))
+
+
+def adapted(prefix: str, name: str, declared: dict[str, Any]) -> Loaded:
+    """The target `prefix:name` of an adapter."""
+    adapter = adapters()[prefix]
+    assert adapter.load is not None
+    if name not in adapter.targets:
+        raise UsageError(_not_offered(prefix, name))
+    _only_own_options(declared, adapter.options, f"{prefix}:{name}")
+    function, promised = adapter.load(name, declared)
+    script = adapter.expression(name, declared) if adapter.expression else ("", name)
+    return Loaded(f"{prefix}:{name}", function, declared, promised, script)
+
+
+def _not_offered(prefix: str, name: str) -> str:
+    names = list(adapters()[prefix].targets)
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return f"target '{prefix}:{name}': {prefix} offers {shown}{nearest(name, names)}"
+
+
+def wrap(function: Callable[..., Any], options: Mapping[str, Any]) -> Loaded:
+    """A callable given in Python, as a target."""
+    name = getattr(function, "__name__", type(function).__name__)
+    module = getattr(function, "__module__", None)
+    call = (f"from {module} import {name}", name) if module and module != "__main__" else (f"# define {name} here", name)
+    return _judge(f"{module}:{name}" if module else name, function, declarations(options), call)
+
+
+def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str, str]) -> Loaded:
+    for adapter in adapters().values():
+        if (name := adapter.owned(found)) is not None:
+            return adapted(adapter.name, name, declared)
+    _only_own_options(declared, (), target)
+    function = _called_if_factory(found, target)
+    if function is not found:
+        script = (script[0], f"{script[1]}()")
+    if kind := _kind(function, declared):
+        raise UsageError(f"target {target!r} looks like a {kind}; this version audits attention functions of (q, k, v)")
+    if not callable(function):
+        raise UsageError(f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)")
+    attribute = getattr(function, "__attnspec__", {})
+    return Loaded(target, function, declarations(attribute) | declared, {}, script)
+
+
+def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
+    if "backend" in declared and "backend" not in own:
+        raise UsageError(f"backend={declared['backend']}: {target} has no backends to select; drop the option")
+
+
+def _called_if_factory(found: Any, target: str) -> Any:
+    """A class, or a function without q, k, v that can be called without arguments, is a factory: called once."""
+    if inspect.isclass(found):
+        required = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        if required:
+            raise UsageError(f"target {target!r}: class {found.__name__} needs arguments ({', '.join(required)}); name a function that makes one")
+        return found()
+    if inspect.isfunction(found):
+        names = [p.name.lower() for p in parameters(found)]
+        known = {*ROLES["q"], *ROLES["k"], *ROLES["v"], "x", "ids"}
+        free = all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters(found))
+        if free and not known & set(names):
+            return found()
+    return found
+
+
+def _kind(found: Any, declared: Mapping[str, Any]) -> str | None:
+    if declared.get("kind", "attention") != "attention":
+        return str(declared["kind"])
+    if hasattr(found, "encode") and hasattr(found, "logits"):
+        return "sequence-to-sequence model"
+    if hasattr(found, "logits"):
+        return "language model"
+    return "layer" if callable(getattr(found, "parameters", None)) and any(True for _ in found.parameters()) else None
+
+
+def _attribute(module: ModuleType, name: str, target: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [n for n in dir(found) if not n.startswith("_")]
+            raise UsageError(f"target {target!r}: {getattr(found, '__name__', found)} has no {part!r}{nearest(part, names)}")
+        found = getattr(found, part)
+    return found
+
+
+def _from_module(name: str, target: str) -> ModuleType:
+    sys.path.insert(0, "") if "" not in sys.path else None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise UsageError(f"target {target!r}: no module named {error.name!r}; install it, or give path/file.py::name") from None
+        raise UsageError(_raised(target, error)) from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(_raised(target, error)) from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise UsageError(f"target file {str(path)!r} does not exist{nearest(path.name, there)}")
+    name = f"_attnspec_target_{path.stem}"
+    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path.resolve()):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise UsageError(f"target file {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UsageError(_raised(str(path), error)) from error
+    return module
+
+
+def _raised(target: str, error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    where = f" at {last.filename}:{last.lineno}" if last else ""
+    return f"target {target!r}: importing it raised {type(error).__name__}: {error}{where}; mend that first"
+
+
+def _script_of_file(path: Path, name: str) -> tuple[str, str]:
+    folder = str(path.resolve().parent)
+    return f"import sys\nsys.path.insert(0, {folder!r})\nfrom {path.stem} import {name.partition('.')[0]}", name

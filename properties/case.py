@@ -248,9 +248,13 @@ class Case(_Record):
         except msgspec.ValidationError as error:
             raise CaseError(f"{error}; the fields of a case are listed in docs/cases.md") from None
         if case.builder != numbers.BUILDER:
-            raise CaseError(f"builder={case.builder}: this version knows builder {numbers.BUILDER}; use a newer attnspec")
+            raise CaseError(
+                f"builder={case.builder}: this version knows builder {numbers.BUILDER}; use a newer attnspec"
+            )
         if case.sha256 and case.sha256 != (built := case.build().digest()):
-            raise CaseError(f"sha256={case.sha256[:12]}...: the arrays built here have {built[:12]}...; was the file edited?")
+            raise CaseError(
+                f"sha256={case.sha256[:12]}...: the arrays built here have {built[:12]}...; was the file edited?"
+            )
         return case
 
 

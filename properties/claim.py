@@ -29,6 +29,7 @@ MODULES = ("softmax", "scale", "mask", "heads", "batch", "gradient", "robust", "
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
 Body = Callable[["Attention", "Case"], None]
+Option = Literal["causal", "mask", "bias", "window", "softcap", "scale", "grouped", "heads", "batch", "empty"]
 Allowed = Literal["exact", "bound", "statistic", "exact, bound", "observed"]
 
 
@@ -48,7 +49,8 @@ class Claim:
     """A claim with everything that belongs to it (engine 5 for ids, 3 for levels).
 
     `body(subject, case)` raises Violation where the claim fails. A claim without cases (`given` is None) is decided by what
-    was observed while the others ran, or by probing.
+    was observed while the others ran, or by probing. `about` names the option that the claim is about: another claim's
+    violation whose minimal case needs that option is explained by this one's.
     """
 
     id: str
@@ -62,7 +64,7 @@ class Claim:
     mutants: tuple[str, ...]
     body: Body
     promoted_by: str | None = None
-    implied_by: tuple[str, ...] = ()
+    about: Option | None = None
     dtypes: tuple[str, ...] = ("float64", "float32")
 
     @property
@@ -100,7 +102,9 @@ class Registry(Mapping[str, Claim]):
         if not _ID.fullmatch(claim.id) or claim.family not in FAMILIES:
             raise ValueError(f"id={claim.id!r}: an id is family.what-is-true with a family of {', '.join(FAMILIES)}")
         if (other := self._claims.get(claim.id)) is not None:
-            raise ValueError(f"{claim.id} is registered twice: by {other.body.__module__} and by {claim.body.__module__}")
+            raise ValueError(
+                f"{claim.id} is registered twice: by {other.body.__module__} and by {claim.body.__module__}"
+            )
         self._claims[claim.id] = claim
 
     def __getitem__(self, key: str) -> Claim:
@@ -128,14 +132,14 @@ def claim(
     needs: tuple[str, ...] = (),
     mutants: tuple[str, ...] = (),
     promoted_by: str | None = None,
-    implied_by: tuple[str, ...] = (),
+    about: Option | None = None,
     dtypes: tuple[str, ...] = ("float64", "float32"),
 ) -> Callable[[Body], Body]:
     """Registers the decorated function as the body of a claim. Errors: ValueError for a malformed or duplicate id."""
 
     def register(body: Body) -> Body:
         REGISTRY.add(
-            Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, implied_by, dtypes)
+            Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, about, dtypes)
         )
         return body
 

@@ -56,7 +56,9 @@ def same_bits(got: FloatArray, want: FloatArray, what: str, *, live: bool, noise
     differs = ~((got == want) | (np.isnan(got) & np.isnan(want)))
     if differs.any():
         size = np.where(np.isfinite(got - want), np.abs(got - want), np.inf)
-        raise Violation(_evidence(got, want, np.zeros(1), _worst(np.where(differs, size, -1.0)), what, "exact relation: equal bits"))
+        raise Violation(
+            _evidence(got, want, np.zeros(1), _worst(np.where(differs, size, -1.0)), what, "exact relation: equal bits")
+        )
 
 
 def within(got: FloatArray, want: FloatArray, allowed: FloatArray, what: str, *, why: str) -> None:
@@ -89,7 +91,8 @@ def statistic(value: float, low: float, high: float, what: str, *, why: str) -> 
         nearest = low if value < low else high
         allowed = number(max(high - 1.0, 1.0 - low))
         raise Violation(
-            Evidence(what=what, got=number(value), expected=number(nearest), allowed=allowed, why=why), decided_by="statistic"
+            Evidence(what=what, got=number(value), expected=number(nearest), allowed=allowed, why=why),
+            decided_by="statistic",
         )
 
 
@@ -106,7 +109,11 @@ def nonzero(got: FloatArray, where: np.ndarray, what: str) -> None:
     _note(exposed=bool(where.any()))
     if dead.any():
         at = tuple(int(i) for i in np.argwhere(dead)[0])
-        raise Violation(Evidence(what=what, at=at, got=number(got[at]), expected="not zero", why="liveness: this influence must exist"))
+        raise Violation(
+            Evidence(
+                what=what, at=at, got=number(got[at]), expected="not zero", why="liveness: this influence must exist"
+            )
+        )
 
 
 def _same_shape(got: FloatArray, want: FloatArray, what: str) -> None:

@@ -64,9 +64,7 @@ def expected_gradients(profile: Profile, x: Inputs, cotangent: FloatArray) -> di
     values = attention_backward(x.q, x.k, x.v, cotangent, mask=seen, **options)
     allowed = backward(x.q, x.k, x.v, cotangent, visible=seen, precision=bounds.wide(x.dtype), **options)
     why = derivation(x).replace("5.2", "5.3")
-    return {
-        name: Expected(value, getattr(allowed, name), why) for name, value in zip("qkv", values[:3], strict=True)
-    }
+    return {name: Expected(value, getattr(allowed, name), why) for name, value in zip("qkv", values[:3], strict=True)}
 
 
 def rounding(profile: Profile, x: Inputs) -> FloatArray:

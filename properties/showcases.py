@@ -28,7 +28,9 @@ class _Maker:
         self.want, self.claim, self.profile, self.dtype = want, claim, profile, dtype
         self.causal = want.admits("causal", profile)
 
-    def __call__(self, queries: int, keys: int, mask: Mask | None = None, *, batch: int = 2, heads: int = 6, **call: Any) -> Case:
+    def __call__(
+        self, queries: int, keys: int, mask: Mask | None = None, *, batch: int = 2, heads: int = 6, **call: Any
+    ) -> Case:
         want, offers = self.want, self.profile.offers
         if mask is None and want.mask == "always":
             kind = want.mask_kinds(self.profile)[0]
@@ -54,7 +56,9 @@ class _Maker:
             call=Call(**call),
             mask=mask,
             values={name: self._values(name) for name in "qkv"},
-            plant=tuple(Plant(p.array, p.where, sizes.T // 2 if p.where == "after" else 0, p.value) for p in want.plant),
+            plant=tuple(
+                Plant(p.array, p.where, sizes.T // 2 if p.where == "after" else 0, p.value) for p in want.plant
+            ),
             seed=1,
         )
 

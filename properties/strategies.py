@@ -71,7 +71,9 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         return want.sizes.get(letter) or draw(_integers(low, max(low, high)))
 
     def flag(option: str) -> bool:
-        return want.admits(option, profile) and (getattr(want, option) == "always" or draw(_BOOLEANS))
+        return want.admits(option, profile) and (
+            getattr(want, option) == "always" or draw(_one_of((False, option))) == option
+        )
 
     queries = size("T", largest)
     keys = size("S", largest) if profile.offers("rectangular") and not want.square else want.sizes.get("S", queries)
@@ -89,7 +91,7 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         E=keys if want.identity else size("E", 8) if profile.offers("value-width") else width,
     )
     kinds = want.mask_kinds(profile) if not causal or profile.offers("mask-and-causal") else []
-    masked = bool(kinds) and (want.mask == "always" or draw(_BOOLEANS))
+    masked = bool(kinds) and (want.mask == "always" or draw(_one_of((False, "mask"))) == "mask")
     return Case(
         claim=claim,
         dtype=dtype,
@@ -103,7 +105,7 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         mask=_mask(draw, want, profile, sizes, kinds, window=window) if masked else None,
         values={name: _values(draw, want, name, sizes) for name in "qkv"},
         plant=tuple(_placed(draw, p, sizes) for p in want.plant),
-        seed=draw(_integers(0, 9999)),
+        seed=draw(_SEEDS),
     )
 
 
@@ -112,7 +114,9 @@ def enough_keys(profile: Profile, queries: int, keys: int, *, causal: bool, wind
     if causal and keys > queries and not profile.offers("causal-rectangular"):
         return queries
     late = causal and profile.get("alignment") == "bottom-right"
-    if keys < queries and ((causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))):
+    if keys < queries and (
+        (causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))
+    ):
         return queries
     return keys
 
@@ -159,7 +163,9 @@ def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: l
     restricted = window and not zero_rows(profile)  # a window must not leave a row empty that the mask leaves one key
     per_row = restricted or want.empty == "always"
     axes: str = draw(_one_of(tuple(mask_axes(profile, kind, per_row=per_row))))
-    patterns: tuple[MaskPattern, ...] = ("random", "band", "prefix") if "T" in axes else ("random", "padding", "left-padding")
+    patterns: tuple[MaskPattern, ...] = (
+        ("random", "band", "prefix") if "T" in axes else ("random", "padding", "left-padding")
+    )
     if kind == "bias" and want.empty != "always":
         patterns = (*patterns, "normal")
     if restricted and ("T" not in axes or sizes.T != sizes.S):
@@ -172,17 +178,17 @@ def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: l
     return Mask(kind, pattern, draw(_one_of((0.5, 0.25, 0.75))), axes, rows)
 
 
-# Strategies are made once: Hypothesis validates each object at its first draw.
+# Strategies are made once: Hypothesis validates each object at its first draw. They are all `sampled_from`: Hypothesis spends
+# examples on copying values between draws of one kind, and all integers or all booleans would be one kind.
 
-_BOOLEANS = st.booleans()
-
-
-@cache
-def _integers(low: int, high: int) -> st.SearchStrategy[int]:
-    return st.integers(low, high)
+_SEEDS = st.integers(0, 9999)
 
 
 @cache
 def _one_of(options: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     """One of the options; it shrinks towards the first."""
     return st.sampled_from(options)
+
+
+def _integers(low: int, high: int) -> st.SearchStrategy[int]:
+    return _one_of(tuple(range(low, high + 1)))

@@ -71,7 +71,7 @@ def attention_weights(
     Shapes:  q [B,H,T,D]  k [B,G,S,D] -> [B,H,T,S]; options are those of scores.
     Units:   weights are shares: a row sums to one.
     Empty:   a row with no visible key is 0 (zero), 1/S (mean), NaN (nan), or the softmax of the scores without mask,
-             causal, window and infinite bias (unmasked).
+             causal, window and bias of -inf (unmasked).
     Errors:  those of scores; ValueError if empty_row is not one of the four.
     Source:  arXiv:1706.03762 eq. 1.
     Differs: the paper has no empty rows.

@@ -12,31 +12,83 @@ from attnspec.properties.subject import Attention
 ENGINE = Source("docs/conventions.md")
 
 
-@claim("convention.layout", level="must", handle="RB2", idea="I22", source=ENGINE, within="observed", mutants=("heads.view_without_transpose",))
+@claim(
+    "convention.layout",
+    level="must",
+    handle="RB2",
+    idea="I22",
+    source=ENGINE,
+    within="observed",
+    mutants=("heads.view_without_transpose",),
+)
 def layout_is_as_declared(subject: Attention, case: Case) -> None:
     """The order of axes is the declared one."""
 
 
-@claim("convention.polarity", level="may", handle="MK6", idea="I25", source=ENGINE, needs=("mask",), within="observed", promoted_by="polarity", mutants=("mask.polarity_inverted",))
+@claim(
+    "convention.polarity",
+    level="may",
+    handle="MK6",
+    idea="I25",
+    source=ENGINE,
+    needs=("mask",),
+    within="observed",
+    promoted_by="polarity",
+    mutants=("mask.polarity_inverted",),
+)
 def true_means_may_attend(subject: Attention, case: Case) -> None:
     """In a boolean mask True means that a key may be attended to, or what is declared."""
 
 
-@claim("convention.alignment", level="must", handle="MK10", idea="I25", source=ENGINE, needs=("causal",), within="observed", mutants=("mask.bottom_right",))
+@claim(
+    "convention.alignment",
+    level="must",
+    handle="MK10",
+    idea="I25",
+    source=ENGINE,
+    needs=("causal",),
+    within="observed",
+    mutants=("mask.bottom_right",),
+)
 def alignment_is_as_declared(subject: Attention, case: Case) -> None:
     """Where T and S differ, the causal flag is aligned as declared or promised."""
 
 
-@claim("convention.empty-row", level="must", handle="MK11", idea="I25", source=ENGINE, within="observed", mutants=("mask.empty_row_nan",))
+@claim(
+    "convention.empty-row",
+    level="must",
+    handle="MK11",
+    idea="I25",
+    source=ENGINE,
+    within="observed",
+    mutants=("mask.empty_row_nan",),
+)
 def empty_row_is_as_declared(subject: Attention, case: Case) -> None:
     """A row that sees no key becomes what is declared or promised."""
 
 
-@claim("convention.output-dtype", level="should", handle="RB2", idea="I16", source=ENGINE, within="observed", promoted_by="output_dtype", mutants=("precision.output_upcast",))
+@claim(
+    "convention.output-dtype",
+    level="should",
+    handle="RB2",
+    idea="I16",
+    source=ENGINE,
+    within="observed",
+    promoted_by="output_dtype",
+    mutants=("precision.output_upcast",),
+)
 def output_has_the_dtype_of_the_query(subject: Attention, case: Case) -> None:
     """The output has the dtype of the queries."""
 
 
-@claim("contract.promised", level="should", handle="RB2", idea="I16", source=ENGINE, within="observed", mutants=("heads.grouped_refused",))
+@claim(
+    "contract.promised",
+    level="should",
+    handle="RB2",
+    idea="I16",
+    source=ENGINE,
+    within="observed",
+    mutants=("heads.grouped_refused",),
+)
 def what_is_promised_is_offered(subject: Attention, case: Case) -> None:
     """Nothing that the contract or the declaration promises is refused."""

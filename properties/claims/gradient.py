@@ -22,9 +22,17 @@ SMALL = (1.0, 0.5)
     idea="I25",
     source=Source("arXiv:1706.03762", "3.2.3"),
     needs=("gradients", "causal"),
-    given=Cases(causal="always", square=True, mask="never", window="never", at_least={"T": 2, "S": 2, "D": 2}, gains=SMALL, values={"q": ("normal",), "k": ("normal",), "v": ("normal",)}),
+    given=Cases(
+        causal="always",
+        square=True,
+        mask="never",
+        window="never",
+        at_least={"T": 2, "S": 2, "D": 2},
+        gains=SMALL,
+        values={"q": ("normal",), "k": ("normal",), "v": ("normal",)},
+    ),
     within="exact",
-    implied_by=("mask.causal",),
+    about="causal",
     mutants=("mask.off_by_one",),
 )
 def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
@@ -49,7 +57,9 @@ def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
     idea="I08",
     source=Source("arXiv:2205.14135", "B.2"),
     needs=("gradients",),
-    given=Cases(gains=SMALL, values={"q": ("normal", "integers", "ties"), "k": ("normal", "integers", "ties")}, grid=True),
+    given=Cases(
+        gains=SMALL, values={"q": ("normal", "integers", "ties"), "k": ("normal", "integers", "ties")}, grid=True
+    ),
     within="bound",
     mutants=("gradient.detached_keys", "gradient.missing_rowsum"),
 )

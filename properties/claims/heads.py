@@ -19,7 +19,9 @@ def one_head(x: Inputs, h: int) -> Inputs:
     def slice_of(a: np.ndarray | None) -> np.ndarray | None:
         return a if a is None or a.ndim < 3 or a.shape[-3] == 1 else a[..., h : h + 1, :, :]
 
-    return x.but(q=x.q[:, h : h + 1], k=x.k[:, g : g + 1], v=x.v[:, g : g + 1], mask=slice_of(x.mask), bias=slice_of(x.bias))
+    return x.but(
+        q=x.q[:, h : h + 1], k=x.k[:, g : g + 1], v=x.v[:, g : g + 1], mask=slice_of(x.mask), bias=slice_of(x.bias)
+    )
 
 
 @claim(
@@ -31,6 +33,7 @@ def one_head(x: Inputs, h: int) -> Inputs:
     needs=("heads",),
     given=Cases(at_least={"H": 2}, grouped="never"),
     within="bound",
+    about="heads",
     mutants=("heads.mixed",),
 )
 def heads_are_independent(subject: Attention, case: Case) -> None:
@@ -56,6 +59,7 @@ def heads_are_independent(subject: Attention, case: Case) -> None:
     needs=("heads", "grouped"),
     given=Cases(grouped="always"),
     within="bound",
+    about="grouped",
     mutants=("heads.grouped_tiled",),
 )
 def grouped_heads_are_repeated(subject: Attention, case: Case) -> None:

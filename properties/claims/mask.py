@@ -32,8 +32,15 @@ def disturbed(case: Case, x: Inputs, where: BoolArray) -> Inputs:
     idea="I25",
     source=DECODER,
     needs=("causal",),
-    given=Cases(causal="always", square=True, at_least={"T": 2, "S": 2}, plant=(Plant("k", "after"), Plant("v", "after")), grid=True),
+    given=Cases(
+        causal="always",
+        square=True,
+        at_least={"T": 2, "S": 2},
+        plant=(Plant("k", "after"), Plant("v", "after")),
+        grid=True,
+    ),
     within="exact",
+    about="causal",
     mutants=("mask.off_by_one", "mask.after_softmax"),
 )
 def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
@@ -59,8 +66,15 @@ def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     idea="I25",
     source=TORCH,
     needs=("mask",),
-    given=Cases(mask="always", kinds=("bool",), window="never", at_least={"S": 2}, plant=(Plant("k", "hidden"), Plant("v", "hidden"))),
+    given=Cases(
+        mask="always",
+        kinds=("bool",),
+        window="never",
+        at_least={"S": 2},
+        plant=(Plant("k", "hidden"), Plant("v", "hidden")),
+    ),
     within="exact",
+    about="mask",
     mutants=("mask.finite_fill", "mask.after_softmax"),
 )
 def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
@@ -77,7 +91,9 @@ def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
     if not emptied.any():
         x, hidden = x.but(mask=mask), hidden | last
     before, after = x.through(subject), disturbed(case, x, hidden).through(subject)
-    same_bits(after, before, "output when hidden keys and values change", live=bool(hidden.any()), noise=noise(subject, x))
+    same_bits(
+        after, before, "output when hidden keys and values change", live=bool(hidden.any()), noise=noise(subject, x)
+    )
 
 
 def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
@@ -95,6 +111,7 @@ def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
     needs=("mask", "bias"),
     given=Cases(mask="always", kinds=("bool",)),
     within="bound",
+    about="mask",
     mutants=("mask.bool_added",),
 )
 def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
@@ -104,7 +121,9 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     want = expected(subject.profile, x)
     additive = x.but(mask=None, bias=np.where(x.mask, 0.0, -np.inf))
     out = x.through(subject)
-    same_empty = subject.profile.get("empty_row_bias", subject.profile.get("empty_row")) == subject.profile.get("empty_row")
+    same_empty = subject.profile.get("empty_row_bias", subject.profile.get("empty_row")) == subject.profile.get(
+        "empty_row"
+    )
     some = visible(subject.profile, x).any(-1, keepdims=True) | same_empty
     within(
         np.where(some, additive.through(subject), 0.0),
@@ -115,7 +134,13 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     )
     full, none = x.but(mask=np.ones_like(x.mask)), x.but(mask=None)
     unmasked = expected(subject.profile, none)
-    within(full.through(subject), none.through(subject), 2 * unmasked.error, "output under a mask that hides nothing", why=unmasked.why)
+    within(
+        full.through(subject),
+        none.through(subject),
+        2 * unmasked.error,
+        "output under a mask that hides nothing",
+        why=unmasked.why,
+    )
 
 
 @claim(
@@ -127,6 +152,7 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     needs=("causal", "mask", "non-causal"),
     given=Cases(causal="always", mask="never"),
     within="bound",
+    about="causal",
     mutants=("mask.off_by_one",),
 )
 def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
@@ -155,6 +181,7 @@ def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     needs=("causal", "rectangular"),
     given=Cases(causal="always", mask="never", window="never", square=True, at_least={"T": 2, "S": 2}),
     within="bound",
+    about="causal",
     mutants=("mask.off_by_one", "mask.single_query_sees_first"),
 )
 def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
@@ -185,6 +212,7 @@ def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
     needs=("window", "mask"),
     given=Cases(window="always", mask="never"),
     within="bound",
+    about="window",
     mutants=("mask.window_off_by_one",),
 )
 def window_is_band_mask(subject: Attention, case: Case) -> None:
@@ -216,6 +244,7 @@ def window_is_band_mask(subject: Attention, case: Case) -> None:
     given=Cases(mask="always", kinds=("bool", "bias"), empty="always", window="never", causal="never"),
     within="exact, bound",
     promoted_by="empty_row",
+    about="empty",
     mutants=("mask.empty_row_nan", "mask.empty_row_unmasked"),
 )
 def empty_row_is_finite_and_stays_alone(subject: Attention, case: Case) -> None:
@@ -225,10 +254,30 @@ def empty_row_is_finite_and_stays_alone(subject: Attention, case: Case) -> None:
     out = x.through(subject)
     empty = ~visible(subject.profile, x).any(-1, keepdims=True)
     others = np.where(empty, 0.0, out)
-    within(others, np.where(empty, 0.0, want.out), want.error, "rows that see a key, beside one that sees none", why=want.why)
+    within(
+        others,
+        np.where(empty, 0.0, want.out),
+        want.error,
+        "rows that see a key, beside one that sees none",
+        why=want.why,
+    )
     policy = subject.profile.get("empty_row" if x.bias is None else "empty_row_bias", subject.profile.get("empty_row"))
-    if subject.profile.promises("empty_row") or (policy == subject.profile.get("empty_row") and policy in ("zero", "mean")):
-        within(np.where(empty, out, 0.0), np.where(empty, want.out, 0.0), want.error, "the row that sees no key", why=want.why)
+    if subject.profile.promises("empty_row") or (
+        policy == subject.profile.get("empty_row") and policy in ("zero", "mean")
+    ):
+        within(
+            np.where(empty, out, 0.0),
+            np.where(empty, want.out, 0.0),
+            want.error,
+            "the row that sees no key",
+            why=want.why,
+        )
     elif policy != "mean":  # NaN, or the mask silently dropped: neither was declared
         low = np.zeros_like(out)
-        within(np.where(empty, out, 0.0), low, low, f"the row that sees no key (policy found by probing: {policy})", why="an empty row should be zero")
+        within(
+            np.where(empty, out, 0.0),
+            low,
+            low,
+            f"the row that sees no key (policy found by probing: {policy})",
+            why="an empty row should be zero",
+        )

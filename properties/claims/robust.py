@@ -37,7 +37,9 @@ def _larger(case: Case) -> object:
 
     sizes = case.sizes
     grown = {"T": sizes.T + 1, "S": sizes.S + 1}
-    return msgspec.structs.replace(sizes, **grown) if case.values["v"].kind != "one-hot" or sizes.E != sizes.S else sizes
+    return (
+        msgspec.structs.replace(sizes, **grown) if case.values["v"].kind != "one-hot" or sizes.E != sizes.S else sizes
+    )
 
 
 @claim(
@@ -61,16 +63,40 @@ def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     none_of(second.aliases, "memory that the output of a second call shares")
 
 
-@claim("robust.no-exception", level="must", handle="RB1", idea="I16", source=ENGINE, within="observed", mutants=("state.raises_on_large_scores",))
+@claim(
+    "robust.no-exception",
+    level="must",
+    handle="RB1",
+    idea="I16",
+    source=ENGINE,
+    within="observed",
+    mutants=("state.raises_on_large_scores",),
+)
 def no_exception_for_some_values(subject: Attention, case: Case) -> None:
     """No exception depends on the values: where zeros of the same shapes pass, other finite values pass too."""
 
 
-@claim("robust.clear-refusal", level="should", handle="RB2", idea="I16", source=ENGINE, within="observed", mutants=("layout.index_error_for_one_query",))
+@claim(
+    "robust.clear-refusal",
+    level="should",
+    handle="RB2",
+    idea="I16",
+    source=ENGINE,
+    within="observed",
+    mutants=("layout.index_error_for_one_query",),
+)
 def refusals_are_clear(subject: Attention, case: Case) -> None:
     """What is not offered is refused by an error that says so, not by an IndexError, KeyError or the like from inside."""
 
 
-@claim("robust.uniform-refusal", level="should", handle="RB1", idea="I16", source=ENGINE, within="observed", mutants=("layout.index_error_for_one_query",))
+@claim(
+    "robust.uniform-refusal",
+    level="should",
+    handle="RB1",
+    idea="I16",
+    source=ENGINE,
+    within="observed",
+    mutants=("layout.index_error_for_one_query",),
+)
 def refusals_are_uniform(subject: Attention, case: Case) -> None:
     """A feature that works at some sizes works at all sizes from 1 up."""

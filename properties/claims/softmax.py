@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attnspec.properties import numbers
+from attnspec.properties.bounds import softmax_sum, wide
 from attnspec.properties.case import Case, Plant
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import between, same_bits, within
@@ -22,7 +23,10 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
     idea="I18",
     source=Source("arXiv:1805.02867", "sec. 2"),
     given=Cases(
-        softcap="never", scale="never", gains=(1.0, 2.0), plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-4096.0))
+        softcap="never",
+        scale="never",
+        gains=(1.0, 2.0),
+        plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-4096.0)),
     ),
     within="bound",
     mutants=("softmax.no_max",),
@@ -63,14 +67,20 @@ def rows_sum_to_one(subject: Attention, case: Case) -> None:
     weights = x.through(subject)
     some = visible(subject.profile, x).any(-1)
     slack = rounding(subject.profile, x)
-    between(weights, np.zeros(1), np.ones(1), slack * (weights > 0), "weight", why="weights are not negative; rounding above 1")
-    # A sum of n weights in float64 adds no error that matters; each weight is rounded once more when it is returned.
+    between(
+        weights,
+        np.zeros(1),
+        np.ones(1),
+        slack * (weights > 0),
+        "weight",
+        why="weights are not negative; rounding above 1",
+    )
     within(
         np.where(some, weights.sum(-1), 1.0),
         np.ones(some.shape),
-        2 * slack[..., 0],
+        np.array(softmax_sum(x.k.shape[2], wide(x.dtype))),
         "sum of a row's weights",
-        why="twice the rounding of a weighted mean of ones (numerics.md 5.2, scores exact)",
+        why="rounding of the weights and of the two sums they come from (numerics.md 5.2)",
     )
 
 
@@ -146,8 +156,14 @@ def equal_scores_average(subject: Attention, case: Case) -> None:
     idea="I20",
     source=VASWANI,
     given=Cases(
-        values={"q": ("ones",), "k": ("needle",)}, mask="never", causal="never", window="never", softcap="never", scale="never",
-        gains=(8.0,), at_least={"S": 2},
+        values={"q": ("ones",), "k": ("needle",)},
+        mask="never",
+        causal="never",
+        window="never",
+        softcap="never",
+        scale="never",
+        gains=(8.0,),
+        at_least={"S": 2},
     ),
     within="bound",
     mutants=("softmax.clamped_scores",),
@@ -157,7 +173,9 @@ def dominant_score_selects(subject: Attention, case: Case) -> None:
     x = case.build()
     needle = case.values["k"].at[0] if case.values["k"].at else 0
     k = x.k.copy()
-    k[..., needle, :] = 1024.0  # score 8 * 1024 * sqrt(D) against at most 8 * 3 * sqrt(D): e^-8000 vanishes in any format
+    k[..., needle, :] = (
+        1024.0  # score 8 * 1024 * sqrt(D) against at most 8 * 3 * sqrt(D): e^-8000 vanishes in any format
+    )
     x = x.but(k=k)
     want = expected(subject.profile, x)
     within(x.through(subject), want.out, want.error, f"output where key {needle} dominates", why=want.why)
@@ -183,7 +201,13 @@ def key_order(subject: Attention, case: Case) -> None:
     if x.bias is not None:
         moved = moved.but(bias=x.bias[..., order])
     want = expected(subject.profile, x)
-    within(moved.through(subject), x.through(subject), 2 * want.error, "output for permuted keys", why=f"twice the {want.why}")
+    within(
+        moved.through(subject),
+        x.through(subject),
+        2 * want.error,
+        "output for permuted keys",
+        why=f"twice the {want.why}",
+    )
 
 
 @claim(

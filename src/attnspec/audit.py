@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from attnspec import __version__
-from attnspec.causes import likely_causes
+from attnspec.causes import explain
 from attnspec.conventions import subject_of
 from attnspec.function import INTERNAL, FunctionSubject
 from attnspec.properties.case import SPEC, Case
@@ -51,7 +51,10 @@ def run_unit(unit: Unit, loaded: Loaded, subject: FunctionSubject) -> Record:
     case = outcome.case.signed() if outcome.case is not None else None
     observed = list(subject.observations.values())
     if outcome.failing:
-        observed = [msgspec.structs.replace(o, case=outcome.failing[0].signed()) if o.kind == "exception" else o for o in observed]
+        observed = [
+            msgspec.structs.replace(o, case=outcome.failing[0].signed()) if o.kind == "exception" else o
+            for o in observed
+        ]
     return Record(
         **_named(unit, claim, subject.profile),
         verdict=outcome.verdict,
@@ -66,7 +69,9 @@ def run_unit(unit: Unit, loaded: Loaded, subject: FunctionSubject) -> Record:
         seconds={k: round(v, 4) for k, v in seconds.items()},
         versions=versions(subject),
         observations=observed,
-        script=script(loaded, subject, claim, case, outcome.evidence) if case is not None and outcome.evidence else None,
+        script=script(loaded, subject, claim, case, outcome.evidence)
+        if case is not None and outcome.evidence
+        else None,
     )
 
 
@@ -134,12 +139,26 @@ class Report:
 
     def header(self) -> dict[str, Any]:
         profile = msgspec.to_builtins(self.profile) if self.profile else None
-        return {"format": RUN_FORMAT, "spec": SPEC, "target": self.target, "options": self.options, "profile": self.budget, "seed": self.seed, "subject": profile}
+        return {
+            "format": RUN_FORMAT,
+            "spec": SPEC,
+            "target": self.target,
+            "options": self.options,
+            "profile": self.budget,
+            "seed": self.seed,
+            "subject": profile,
+        }
 
     def to_json(self, path: str | Path | None = None) -> str:
         """NDJSON: the header, one line a record, and the summary with the exit code."""
         counts = {v.value: sum(r.verdict is v for r in self.records) for v in Verdict}
-        summary = {"format": RUN_FORMAT, "summary": counts, "exit_code": self.exit_code, "seconds": round(self.seconds, 2), "reason": self.cannot_run}
+        summary = {
+            "format": RUN_FORMAT,
+            "summary": counts,
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 2),
+            "reason": self.cannot_run,
+        }
         lines = [msgspec.json.encode(self.header()), *(r.line() for r in self.records)]
         if not self.interrupted:  # a file without the summary was interrupted
             lines.append(msgspec.json.encode(summary))
@@ -178,7 +197,9 @@ def audit(
     chosen = _select(tuple(select), tuple(ignore))
     if isinstance(target, str):
         name = target
-        runner = InProcess(target, options) if in_process else Worker(target, options, timeout or BUDGETS[profile].seconds)
+        runner = (
+            InProcess(target, options) if in_process else Worker(target, options, timeout or BUDGETS[profile].seconds)
+        )
     else:
         loaded = wrap(target, options)
         name, runner = loaded.name, InProcess(loaded.name, options, loaded)
@@ -206,14 +227,13 @@ def _audit(
         report.profile = runner.profile()
         for unit, claim in _units(target, options, chosen, report.profile, budget, seed):
             record = _inapplicable(unit, claim, report.profile) or runner.run(_hinted(unit, report.records))
-            record.implied_by = _implied_by(claim, report.records)
             report.records.append(record)
             if record.script and record.case:
                 report.scripts[record.case.id] = record.script
             if progress is not None:
                 progress(unit, record)
         report.records += _observed(report, chosen)
-        _add_causes(report)
+        explain(report.records)
     except CannotRun as error:
         report.cannot_run = str(error)
     except KeyboardInterrupt:
@@ -236,7 +256,9 @@ def _inapplicable(unit: Unit, claim: Claim, profile: Profile) -> Record | None:
     reason = claim.lacking(profile)
     if unit.dtype not in profile["dtypes"]:
         declared = profile.settings["dtypes"].origin == "declared"
-        reason = f"{unit.dtype} is not among the declared dtypes" if declared else profile.lacks(unit.dtype) or "not offered"
+        reason = (
+            f"{unit.dtype} is not among the declared dtypes" if declared else profile.lacks(unit.dtype) or "not offered"
+        )
     if reason is None:
         return None
     return Record(**_named(unit, claim, profile), verdict=Verdict.NOT_APPLICABLE, reason=reason)
@@ -246,10 +268,6 @@ def _hinted(unit: Unit, records: list[Record]) -> Unit:
     """With the minimal case of another dtype, if the claim is violated there."""
     found = next((r.case for r in records if r.claim == unit.claim and r.verdict is Verdict.VIOLATED and r.case), None)
     return replace(unit, hint=found)
-
-
-def _implied_by(claim: Claim, records: list[Record]) -> str | None:
-    return next((r.claim for r in records if r.claim in claim.implied_by and r.verdict is Verdict.VIOLATED), None)
 
 
 # What was observed while other claims ran
@@ -264,12 +282,19 @@ def _observed(report: Report, chosen: list[Claim]) -> list[Record]:
         if claim.given is not None:
             continue
         unit = Unit(report.target, report.options, claim.id, "float32", report.budget, report.seed)
-        record = Record(**_named(unit, claim, profile), verdict=Verdict.HOLDS, decided_by="exact", cases=sum(r.cases for r in report.records))
+        record = Record(
+            **_named(unit, claim, profile),
+            verdict=Verdict.HOLDS,
+            decided_by="exact",
+            cases=sum(r.cases for r in report.records),
+        )
         if (reason := claim.lacking(profile)) is not None:
             record.verdict, record.reason, record.cases = Verdict.NOT_APPLICABLE, reason, 0
         elif (found := _OBSERVERS[claim.id](report, profile)) is not None:
             record.verdict, record.evidence, record.case = Verdict.VIOLATED, *found
-        elif not any(r.verdict in (Verdict.HOLDS, Verdict.VIOLATED) for r in report.records) and claim.family == "robust":
+        elif (
+            not any(r.verdict in (Verdict.HOLDS, Verdict.VIOLATED) for r in report.records) and claim.family == "robust"
+        ):
             record.verdict, record.reason, record.cases = Verdict.NOT_APPLICABLE, "nothing else was exercised", 0
         records.append(record)
     return records
@@ -282,7 +307,12 @@ def _seen(report: Report, kind: str, keep: Callable[[Any], bool] = lambda _: Tru
     for record in report.records:
         for o in record.observations:
             if o.kind == kind and keep(o):
-                return Evidence(f"{o.feature} (while checking {record.claim})", got=o.error, expected="an output", why="no error is allowed here"), o.case
+                return Evidence(
+                    f"{o.feature} (while checking {record.claim})",
+                    got=o.error,
+                    expected="an output",
+                    why="no error is allowed here",
+                ), o.case
     return None
 
 
@@ -291,9 +321,19 @@ def _contradiction(name: str) -> Callable[[Report, Profile], Finding]:
         for c in profile.contradictions:
             if c.convention == name:
                 origin = profile.settings[name].origin
-                return Evidence(f"{name.replace('_', ' ')}, {origin}", got=f"{c.got} (probed)", expected=c.expected, why="what is declared or promised is kept"), None
+                return Evidence(
+                    f"{name.replace('_', ' ')}, {origin}",
+                    got=f"{c.got} (probed)",
+                    expected=c.expected,
+                    why="what is declared or promised is kept",
+                ), None
         if name == "polarity" and profile.get("polarity") == "masked" and not profile.promises("polarity"):
-            return Evidence("polarity of the boolean mask", got="True = masked out", expected="True = may attend", why="a convention worth knowing"), None
+            return Evidence(
+                "polarity of the boolean mask",
+                got="True = masked out",
+                expected="True = may attend",
+                why="a convention worth knowing",
+            ), None
         return None
 
     return find
@@ -310,7 +350,12 @@ def _unclear(report: Report, profile: Profile) -> Finding:
         return msgspec.structs.replace(found[0], expected="an error that says what is not offered"), None
     for feature, reason in profile.refusals.items():
         if any(reason.startswith(f"refuses: {name}") for name in internal):
-            return Evidence(feature, got=reason.removeprefix("refuses: "), expected="an error that says what is not offered", why="no error from inside"), None
+            return Evidence(
+                feature,
+                got=reason.removeprefix("refuses: "),
+                expected="an error that says what is not offered",
+                why="no error from inside",
+            ), None
     return None
 
 
@@ -323,7 +368,9 @@ def _broken_promise(report: Report, profile: Profile) -> Finding:
     wanted += list(profile["dtypes"]) if profile.promises("dtypes") else []
     for feature in wanted:
         if (reason := profile.lacks(feature) if feature != "float32" else None) is not None:
-            return Evidence(f"{feature}, promised", got=reason, expected="offered", why="what is promised is offered"), None
+            return Evidence(
+                f"{feature}, promised", got=reason, expected="offered", why="what is promised is offered"
+            ), None
     return None
 
 
@@ -338,10 +385,3 @@ _OBSERVERS: dict[str, Callable[[Report, Profile], Finding]] = {
     "robust.clear-refusal": _unclear,
     "robust.uniform-refusal": lambda report, _: _seen(report, "refusal"),
 }
-
-
-def _add_causes(report: Report) -> None:
-    violated = {r.claim for r in report.violations}
-    held = {r.claim for r in report.records if r.verdict is Verdict.HOLDS} - violated
-    for record in report.violations:
-        record.causes = likely_causes(violated, held)

@@ -1,13 +1,79 @@
-"""Likely causes: which planted defects give the same pattern of held and violated claims.
-
-The pattern of each planted defect is a row of the kill matrix, which a test recomputes.
-"""
+"""What explains a violation: another violation that implies it, and planted defects that show the same pattern."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+
+from attnspec.properties.case import Case
+from attnspec.properties.claim import claims
+from attnspec.properties.verdict import Record, Verdict
+
+# Of two claims on the same thing that are both violated, the earlier one here says it more directly.
+DIRECTNESS = (
+    "convention", "contract", "robust", "batch", "heads", "mask.causal", "mask.window", "mask.hidden-content", "mask",
+    "softmax", "scale", "reference", "grad",
+)  # fmt: skip
+
+
+def explain(records: Sequence[Record]) -> None:
+    """Fills in `implied_by` and `causes` of the violated records."""
+    violated = {r.claim: r for r in reversed(records) if r.verdict is Verdict.VIOLATED}
+    held = {r.claim for r in records if r.verdict is Verdict.HOLDS} - set(violated)
+    roots: list[str] = []
+    implied: dict[str, str] = {}
+    for claim in sorted(violated, key=_directness):
+        if (root := _root(violated[claim], roots)) is not None:
+            implied[claim] = root
+        else:
+            roots.append(claim)
+    causes = likely_causes(set(violated), held) if violated else []
+    for record in records:
+        if record.verdict is Verdict.VIOLATED:
+            record.implied_by, record.causes = implied.get(record.claim), causes
+
+
+def _directness(claim: str) -> tuple[int, str]:
+    family = claim.partition(".")[0]
+    return DIRECTNESS.index(claim if claim in DIRECTNESS else family) if family in DIRECTNESS else len(
+        DIRECTNESS
+    ), claim
+
+
+def _root(record: Record, roots: Sequence[str]) -> str | None:
+    """The violated claim that explains this one.
+
+    A minimal case has shed every option that the failure does not need. So one that kept an option is explained by a
+    violated claim about that option; one that kept none by a violated claim that is about none.
+    """
+    if record.case is None:
+        return None
+    needed = options(record.case)
+    for root in roots:
+        about = claims()[root].about
+        if about in needed or (about is None and claims()[root].given is not None and not needed - {"heads", "batch"}):
+            return root
+    return None
+
+
+def options(case: Case) -> set[str]:
+    """What a case has beyond a plain call of one head and one batch row."""
+    z, call, mask = case.sizes, case.call, case.mask
+    present = {
+        "causal": call.causal,
+        "window": call.window is not None,
+        "softcap": call.softcap is not None,
+        "scale": call.scale is not None,
+        "mask": mask is not None,
+        "bias": mask is not None and mask.kind == "bias",
+        "empty": mask is not None and bool(mask.empty),
+        "grouped": z.H != z.G,
+        "heads": z.H > 1,
+        "batch": z.B > 1,
+    }
+    return {name for name, there in present.items() if there}
 
 
 @cache

@@ -64,15 +64,35 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that `audit` and `demo` share."""
     for option in reversed(
         (
-            click.option("--select", multiple=True, metavar="CLAIM", help="Only these claims: an id or a family, e.g. mask."),
+            click.option(
+                "--select", multiple=True, metavar="CLAIM", help="Only these claims: an id or a family, e.g. mask."
+            ),
             click.option("--ignore", multiple=True, metavar="CLAIM", help="Not these claims."),
-            click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How long to look."),
+            click.option(
+                "--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How long to look."
+            ),
             click.option("--seed", type=int, default=2718, show_default=True, help="Seed of the search."),
-            click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for one unit before it is UNKNOWN."),
-            click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write NDJSON results here."),
-            click.option("--report", "report_folder", type=click.Path(file_okay=False, path_type=Path), help="Write an HTML report here."),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(min=0, min_open=True),
+                help="Seconds for one unit before it is UNKNOWN.",
+            ),
+            click.option(
+                "--json",
+                "json_file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="Write NDJSON results here.",
+            ),
+            click.option(
+                "--report",
+                "report_folder",
+                type=click.Path(file_okay=False, path_type=Path),
+                help="Write an HTML report here.",
+            ),
             click.option("--fail-on", type=click.Choice(["must", "should", "may"]), default="must", show_default=True),
-            click.option("-v", "--verbose", is_flag=True, help="Conventions with their origin, and what is not applicable."),
+            click.option(
+                "-v", "--verbose", is_flag=True, help="Conventions with their origin, and what is not applicable."
+            ),
         )
     ):
         command = option(command)
@@ -81,11 +101,15 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
-@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target.")
+@click.option(
+    "-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target."
+)
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
 @click.option("--keep-going-ok", is_flag=True, help="A target that cannot be loaded does not set the exit code.")
 @_auditing
-def audit(targets: tuple[str, ...], options: dict[str, Any], in_process: bool, keep_going_ok: bool, **settings: Any) -> None:
+def audit(
+    targets: tuple[str, ...], options: dict[str, Any], in_process: bool, keep_going_ok: bool, **settings: Any
+) -> None:
     """Audit attention functions: module:attribute, path/file.py::name, torch:NAME or impl:NAME."""
     from attnspec.target import declarations
 
@@ -191,7 +215,9 @@ def _written(reports: list[Report], settings: dict[str, Any]) -> None:
 @main.command()
 @click.argument("case")
 @click.option("--target", help="Replay on this target; by default the one that the case was found on.")
-@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target.")
+@click.option(
+    "-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target."
+)
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
 def replay(case: str, target: str | None, options: dict[str, Any], in_process: bool) -> None:
     """Replay a case: a file, or a prefix (4 or more characters) of an id in .attnspec/cases/."""

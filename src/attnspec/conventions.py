@@ -80,7 +80,9 @@ def _arrays(loaded: Loaded, signature: Signature, settings: dict[str, Setting]) 
         for layout in [settings["layout"].value] if "layout" in settings else LAYOUTS:
             if layout == "btm" and not (signature.has("heads") or "heads" in settings):
                 continue
-            subject = FunctionSubject(loaded.name, loaded.function, signature, library, Profile({"layout": Setting(layout, "inferred")}))
+            subject = FunctionSubject(
+                loaded.name, loaded.function, signature, library, Profile({"layout": Setting(layout, "inferred")})
+            )
             try:
                 subject.runs(*_qkv(layout, 2, 3, 5, 5, 4, 4), gradient=gradient)
                 fitting.append(layout)
@@ -108,10 +110,14 @@ def _libraries(settings: dict[str, Setting]) -> Iterator[tuple[str, bool]]:
         yield "torch", False
 
 
-def _qkv(layout: str, b: int, h: int, t: int, s: int, d: int, e: int, g: int | None = None) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _qkv(
+    layout: str, b: int, h: int, t: int, s: int, d: int, e: int, g: int | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     b, h = (1 if layout == "td" else b), (1 if layout in ("td", "btd") else h)
     g = h if g is None or layout in ("td", "btd") else g
-    return tuple(numbers.normal(7, n, shape) for n, shape in (("q", (b, h, t, d)), ("k", (b, g, s, d)), ("v", (b, g, s, e))))  # type: ignore[return-value]
+    return tuple(
+        numbers.normal(7, n, shape) for n, shape in (("q", (b, h, t, d)), ("k", (b, g, s, d)), ("v", (b, g, s, e)))
+    )  # type: ignore[return-value]
 
 
 class _Prober:
@@ -130,7 +136,17 @@ class _Prober:
     def layout(self) -> str:
         return str(self.settings["layout"].value)
 
-    def ask(self, b: int = 1, h: int = 1, t: int = 3, s: int = 3, d: int = 4, e: int = 4, g: int | None = None, **options: Any) -> FloatArray:
+    def ask(
+        self,
+        b: int = 1,
+        h: int = 1,
+        t: int = 3,
+        s: int = 3,
+        d: int = 4,
+        e: int = 4,
+        g: int | None = None,
+        **options: Any,
+    ) -> FloatArray:
         """The output for benign random inputs, or for those given as `arrays`."""
         arrays = options.pop("arrays", None) or _qkv(self.layout, b, h, t, s, d, e, g)
         subject = FunctionSubject(self.loaded.name, self.loaded.function, self.signature, self.arrays, self.profile())
@@ -200,7 +216,11 @@ class _Prober:
     def _find_causal(self) -> None:
         declared = self.settings.get("causal")
         plain = self.weights(4, 4)
-        always = declared.value == "always" if declared else not self.signature.has("causal") and plain[0, 0] > 0 and not plain[0, 1:].any()
+        always = (
+            declared.value == "always"
+            if declared
+            else not self.signature.has("causal") and plain[0, 0] > 0 and not plain[0, 1:].any()
+        )
         if always:
             self.settings.setdefault("causal", Setting("always", "inferred"))
             self.features |= {"causal": None, "non-causal": "not offered: the function is always causal"}
@@ -219,7 +239,9 @@ class _Prober:
     def _find_gradients(self) -> None:
         declared = self.settings.get("gradients")
         if self.arrays.name == "numpy" or (declared and declared.value is False):
-            self.features["gradients"] = "not offered: NumPy arrays carry no gradients" if not declared else "not offered: declared"
+            self.features["gradients"] = (
+                "not offered: NumPy arrays carry no gradients" if not declared else "not offered: declared"
+            )
             return
         subject = FunctionSubject(self.loaded.name, self.loaded.function, self.signature, self.arrays, self.profile())
         q, k, v = _qkv(self.layout, 1, 2, 3, 3, 4, 4)
@@ -251,12 +273,18 @@ class _Prober:
         if self.features["mask"] and self.features["bias"] and self.signature.has("mask") and not promised:
             if "no effect" in self.features["mask"]:
                 self.features["mask"] = None  # wrong under every reading: let the claims say so
-                self.notes.append("the mask parameter has no effect that probing could read; taken as boolean, True = may attend")
+                self.notes.append(
+                    "the mask parameter has no effect that probing could read; taken as boolean, True = may attend"
+                )
         for kind, feature, name in (("bool", "mask", "mask_axes"), ("bias", "bias", "bias_axes")):
             if self.features[feature] is None:
                 self._find_axes(kind, feature, name)
         if self.features["causal"] is None and None in (self.features["mask"], self.features["bias"]):
-            self.offers("mask-and-causal", causal=True, **self._masked("bool" if self.features["mask"] is None else "bias", (3, 3)))
+            self.offers(
+                "mask-and-causal",
+                causal=True,
+                **self._masked("bool" if self.features["mask"] is None else "bias", (3, 3)),
+            )
         else:
             self.features["mask-and-causal"] = "not offered: not both"
 
@@ -280,7 +308,11 @@ class _Prober:
             row = self.weights(4, 4, bias=np.where(only_first, 1.375, 0.0))[-1]
             if self.signature.has("bias"):
                 return None
-            return None if row[1] > 0 and 1.02 < row[0] / row[1] < 200 else "not offered: a float mask is not added to the scores"
+            return (
+                None
+                if row[1] > 0 and 1.02 < row[0] / row[1] < 200
+                else "not offered: a float mask is not added to the scores"
+            )
         except FAILED as error:
             return f"refuses: {str(error).partition(': ')[2] or error}"
 

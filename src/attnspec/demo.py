@@ -41,7 +41,11 @@ def run(
 def _row(report: Report) -> str:
     backend = f" ({report.options['backend']})" if "backend" in report.options else ""
     violated = sorted({r.claim for r in report.violations if r.level == "must"})
-    says = f"violates {len(violated)} claims, first {violated[0]}" if violated else f"{len(report.exercised)} checks, nothing violated"
+    says = (
+        f"violates {len(violated)} claims, first {violated[0]}"
+        if violated
+        else f"{len(report.exercised)} checks, nothing violated"
+    )
     return f"  {report.target + backend:<48} {says}"
 
 

@@ -33,7 +33,9 @@ class FunctionSubject:
     a stand-alone script is written.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], signature: Signature, arrays: Arrays, profile: Profile) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], signature: Signature, arrays: Arrays, profile: Profile
+    ) -> None:
         self.name = name
         self.function = function
         self.signature = signature
@@ -110,7 +112,9 @@ class FunctionSubject:
 
     # Into the function's world
 
-    def _inputs(self, q: FloatArray, k: FloatArray, v: FloatArray, dtype: str, storage: str, *, gradient: bool = False) -> dict[str, Array]:
+    def _inputs(
+        self, q: FloatArray, k: FloatArray, v: FloatArray, dtype: str, storage: str, *, gradient: bool = False
+    ) -> dict[str, Array]:
         return {
             name: self.arrays.make(self._to_layout(x), dtype, storage, gradient=gradient)
             for name, x in (("q", q), ("k", k), ("v", v))
@@ -122,9 +126,13 @@ class FunctionSubject:
         mask, bias = asked.get("mask"), asked.get("bias")
         if mask is not None:
             shown = ~mask if self.profile.get("polarity") == "masked" else mask
-            options["mask" if self.signature.has("mask") else "bias"] = self.arrays.make(self._mask_in_layout(shown), "bool")
+            options["mask" if self.signature.has("mask") else "bias"] = self.arrays.make(
+                self._mask_in_layout(shown), "bool"
+            )
         if bias is not None:
-            options["bias" if self.signature.has("bias") else "mask"] = self.arrays.make(self._mask_in_layout(bias), dtype)
+            options["bias" if self.signature.has("bias") else "mask"] = self.arrays.make(
+                self._mask_in_layout(bias), dtype
+            )
         if self.signature.has("causal"):
             options["causal"] = bool(asked.get("causal"))
         for role in ("scale", "window", "softcap"):
@@ -173,10 +181,14 @@ class FunctionSubject:
     def arguments(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments under the function's own parameter names."""
         values = {**inputs, **options}
-        by_name = {self.signature.names[role]: value for role, value in values.items() if role not in self.signature.positional}
+        by_name = {
+            self.signature.names[role]: value for role, value in values.items() if role not in self.signature.positional
+        }
         return [values[role] for role in self.signature.positional if role in values], by_name
 
-    def _run(self, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str) -> tuple[Any, float]:
+    def _run(
+        self, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str
+    ) -> tuple[Any, float]:
         positional, named = self.arguments(inputs, options)
         start = time.perf_counter()
         try:
@@ -189,7 +201,14 @@ class FunctionSubject:
         self.seconds += seconds
         return native, seconds
 
-    def _judge(self, error: BaseException, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str) -> None:
+    def _judge(
+        self,
+        error: BaseException,
+        inputs: dict[str, Array],
+        options: dict[str, Any],
+        asked: Mapping[str, Any],
+        dtype: str,
+    ) -> None:
         """Raises Refused if zeros of the same shapes and options are refused too, else ValueFailure (engine 6)."""
         if isinstance(error, MemoryError):
             raise error
@@ -223,11 +242,15 @@ class FunctionSubject:
             raise BadResult(f"the function returned {type(out).__name__}, not an array of {self.arrays.name}")
         in_layout = self._to_layout(np.broadcast_to(0.0, shape)).shape
         if tuple(out.shape) != in_layout:
-            raise BadResult(f"the output has shape {list(out.shape)}, expected {list(in_layout)} in layout {self.profile.get('layout')}")
+            raise BadResult(
+                f"the output has shape {list(out.shape)}, expected {list(in_layout)} in layout {self.profile.get('layout')}"
+            )
         found = self.arrays.dtype_of(out)
         if found != dtype:
             key = ("dtype", found, dtype)
-            self.observations.setdefault(key, Observation("dtype", f"queries in {dtype}", f"the output is {found}", found))
+            self.observations.setdefault(
+                key, Observation("dtype", f"queries in {dtype}", f"the output is {found}", found)
+            )
         wide = self._from_layout(self.arrays.widen(out), shape[1])
         return np.ascontiguousarray(wide)
 

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnspec.audit import Report, Unit, _add_causes
+from attnspec.audit import Report, Unit
+from attnspec.causes import explain
 from attnspec.errors import CannotRun, UsageError
 from attnspec.properties.case import Case, CaseError
 from attnspec.properties.claim import UnknownClaim, select
@@ -21,9 +22,15 @@ def find(name: str, folder: Path) -> Path:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise UsageError(f"case {name!r}: {len(matches)} cases begin so ({', '.join(m.stem for m in matches[:4])}); give more characters")
+        raise UsageError(
+            f"case {name!r}: {len(matches)} cases begin so ({', '.join(m.stem for m in matches[:4])}); give more characters"
+        )
     known = ", ".join(sorted(p.stem for p in folder.glob("*.json"))[:6]) or "none"
-    rule = "an id prefix has 4 characters or more" if len(name) < 4 else f"neither a file nor an id in {folder} (there: {known})"
+    rule = (
+        "an id prefix has 4 characters or more"
+        if len(name) < 4
+        else f"neither a file nor an id in {folder} (there: {known})"
+    )
     raise UsageError(f"case {name!r}: {rule}")
 
 
@@ -58,7 +65,7 @@ def replay_case(path: Path, target: str | None, options: dict[str, Any], *, in_p
             report.records = [record]
             if record.script and record.case:
                 report.scripts[record.case.id] = record.script
-            _add_causes(report)
+            explain(report.records)
     except CannotRun as error:
         report.cannot_run = str(error)
     report.seconds = time.perf_counter() - start

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import hypothesis
@@ -13,9 +12,10 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity
 
 from attnspec.function import FunctionSubject
-from attnspec.properties.case import Case, Sizes
+from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
 from attnspec.properties.compare import EXACT, ledger
+from attnspec.properties.reduction import reduced
 from attnspec.properties.showcases import showcases
 from attnspec.properties.subject import Setting
 from attnspec.properties.verdict import BadResult, Evidence, Refused, ValueFailure, Verdict, Violation, first_line
@@ -30,6 +30,7 @@ class Budget:
     largest: int
     seconds: float  # a guard against hangs, for one unit; beyond it the verdict is UNKNOWN
     target: bool = False
+    shrink: bool = True
 
 
 BUDGETS = {
@@ -37,6 +38,7 @@ BUDGETS = {
     "ci": Budget("ci", 200, 17, 300.0, target=True),
     "deep": Budget("deep", 5000, 40, 3600.0, target=True),
     "replay": Budget("replay", 0, 0, 60.0),  # the hint alone
+    "kill": Budget("kill", 25, 9, 60.0, shrink=False),  # quick's verdicts, for the kill matrix
 }
 
 
@@ -57,7 +59,9 @@ class Outcome:
     failing: list[Case] = field(default_factory=list)
 
 
-def search(claim: Claim, subject: FunctionSubject, dtype: str, budget: Budget, seed: int, hint: Case | None = None) -> Outcome:
+def search(
+    claim: Claim, subject: FunctionSubject, dtype: str, budget: Budget, seed: int, hint: Case | None = None
+) -> Outcome:
     """Looks for a case that violates the claim and shrinks it.
 
     `hint` is the minimal case of another dtype: if it fails here too, nothing else is tried.
@@ -94,12 +98,12 @@ class _Run:
         if hint is not None and (self._fails(hint.but(dtype=dtype, id="", sha256="")) or not self.budget.examples):
             return self._settled()
         first = next((c for c in showcases(given, self.claim.id, self.subject.profile, dtype) if self._fails(c)), None)
-        if first is not None and _small(first.sizes):
-            self._shrunk_by_hypothesis(dtype, seed)  # a smaller case than one of ours, if there is one
-        elif first is None:
+        if first is None:
             self._shrunk_by_hypothesis(dtype, seed)
-        if first is not None and (self.outcome.case is None or self.outcome.case == first):
-            self._fails(self._reduced(first))
+        elif self.budget.shrink:
+            self._fails(
+                reduced(first, given, self.subject.profile, self._fails)
+            )  # the last failure noted is the smallest
         return self._settled()
 
     def _settled(self) -> Outcome:
@@ -135,7 +139,11 @@ class _Run:
                 o.failing.append(case)
                 return
             except (Violation, BadResult) as wrong:
-                found = wrong if isinstance(wrong, Violation) else Violation(Evidence(str(wrong), got="another", expected="an output"))
+                found = (
+                    wrong
+                    if isinstance(wrong, Violation)
+                    else Violation(Evidence(str(wrong), got="another", expected="an output"))
+                )
                 o.cases, o.exposed = o.cases + 1, o.exposed + 1
                 o.case, o.evidence, o.decided_by, o.ratio = case, found.evidence, found.decided_by, found.ratio
                 self.calls = list(self.subject.calls)
@@ -152,6 +160,7 @@ class _Run:
     def _shrunk_by_hypothesis(self, dtype: str, seed: int) -> None:
         assert self.claim.given is not None
         strategy = self.claim.given.strategy(self.claim.id, self.subject.profile, dtype, self.budget.largest)
+        phases = {Phase.generate: True, Phase.target: self.budget.target, Phase.shrink: self.budget.shrink}
         own = int.from_bytes(hashlib.sha256(f"{seed}/{self.claim.id}/{dtype}".encode()).digest()[:8], "big")
 
         @hypothesis.seed(own)
@@ -163,7 +172,7 @@ class _Run:
             report_multiple_bugs=False,
             verbosity=Verbosity.quiet,
             suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, *((Phase.target,) if self.budget.target else ()), Phase.shrink),
+            phases=[p for p, wanted in phases.items() if wanted],
         )
         @hypothesis.given(strategy)
         def attempt(case: Case) -> None:
@@ -173,17 +182,6 @@ class _Run:
             attempt()
         except Violation:
             pass  # the last failing case, which `check` noted, is the minimal one
-
-    def _reduced(self, case: Case) -> Case:
-        """A smaller failing case than a fixed one that Hypothesis did not reach: one size at a time, as small as fails."""
-        found = True
-        while found:
-            found = False
-            for candidate in _smaller(case, self.claim):
-                if self._fails(candidate):
-                    case, found = candidate, True
-                    break
-        return case
 
     def repeatable(self) -> bool:
         """Whether each call of the failing case gives the same bits three times over."""
@@ -196,28 +194,3 @@ class _Run:
             if not all(np.array_equal(outputs[0], o, equal_nan=True) for o in outputs[1:]):
                 return False
         return True
-
-
-def _small(sizes: Sizes) -> bool:
-    return max(sizes.T, sizes.S) <= 20
-
-
-def _smaller(case: Case, claim: Claim) -> Iterator[Case]:
-    """The case with one size lowered, in the ways that the claim's cases admit."""
-    z, given = case.sizes, claim.given
-    assert given is not None
-    tied = given.square or (z.T == z.S and case.call.causal)
-    for letters in (("B",), ("T", "S") if tied else ("T",), ("S",), ("H", "G"), ("D",), ("E",)):
-        if (letters == ("S",) and tied) or (given.identity and {"S", "E"} & set(letters)):
-            continue
-        least = max(given.at_least.get(letter, 1) for letter in letters)
-        size = getattr(z, letters[0])
-        if letters == ("H", "G") and (z.H != z.G or "H" in given.sizes):
-            continue
-        if any(letter in given.sizes for letter in letters):
-            continue
-        for smaller in dict.fromkeys((least, (size + least) // 2, size - 1)):
-            if least <= smaller < size:
-                sizes = msgspec.structs.replace(z, **{letter: smaller for letter in letters})
-                plant = tuple(msgspec.structs.replace(p, t=min(p.t, max(0, sizes.T - 2))) for p in case.plant)
-                yield case.but(sizes=sizes, plant=plant)

@@ -1,8 +1,8 @@
 """From a target string to the object under audit (engine 7).
 
-    module:attribute        an importable module's attribute
-    path/file.py::name      a function, a class or a factory of a file, imported once under a private name
-    torch:NAME, impl:NAME   what an adapter offers by name
+module:attribute        an importable module's attribute
+path/file.py::name      a function, a class or a factory of a file, imported once under a private name
+torch:NAME, impl:NAME   what an adapter offers by name
 """
 
 from __future__ import annotations
@@ -51,7 +51,14 @@ ALIASES = {"layout": {"bhld": "bhtd", "bnsh": "bhtd", "blhd": "bthd", "bshd": "b
 class Loaded:
     """An object under audit with what is declared of it and by whom."""
 
-    def __init__(self, name: str, function: Callable[..., Any], declared: dict[str, Any], adapted: dict[str, Any], call: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        declared: dict[str, Any],
+        adapted: dict[str, Any],
+        call: tuple[str, str],
+    ) -> None:
         self.name = name
         self.function = function
         self.declared = declared
@@ -65,7 +72,9 @@ def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         name = key.replace("-", "_")
         if name not in DECLARATIONS:
-            raise UsageError(f"option {key!r} is not known{nearest(name, DECLARATIONS)} Known: {', '.join(DECLARATIONS)}")
+            raise UsageError(
+                f"option {key!r} is not known{nearest(name, DECLARATIONS)} Known: {', '.join(DECLARATIONS)}"
+            )
         rule = DECLARATIONS[name]
         checked[name] = _parse(name, value, rule)
     return checked
@@ -133,7 +142,9 @@ def wrap(function: Callable[..., Any], options: Mapping[str, Any]) -> Loaded:
     """A callable given in Python, as a target."""
     name = getattr(function, "__name__", type(function).__name__)
     module = getattr(function, "__module__", None)
-    call = (f"from {module} import {name}", name) if module and module != "__main__" else (f"# define {name} here", name)
+    call = (
+        (f"from {module} import {name}", name) if module and module != "__main__" else (f"# define {name} here", name)
+    )
     return _judge(f"{module}:{name}" if module else name, function, declarations(options), call)
 
 
@@ -148,7 +159,9 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
     if kind := _kind(function, declared):
         raise UsageError(f"target {target!r} looks like a {kind}; this version audits attention functions of (q, k, v)")
     if not callable(function):
-        raise UsageError(f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)")
+        raise UsageError(
+            f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)"
+        )
     attribute = getattr(function, "__attnspec__", {})
     return Loaded(target, function, declarations(attribute) | declared, {}, script)
 
@@ -161,9 +174,15 @@ def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target:
 def _called_if_factory(found: Any, target: str) -> Any:
     """A class, or a function without q, k, v that can be called without arguments, is a factory: called once."""
     if inspect.isclass(found):
-        required = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        required = [
+            p.name
+            for p in inspect.signature(found).parameters.values()
+            if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
         if required:
-            raise UsageError(f"target {target!r}: class {found.__name__} needs arguments ({', '.join(required)}); name a function that makes one")
+            raise UsageError(
+                f"target {target!r}: class {found.__name__} needs arguments ({', '.join(required)}); name a function that makes one"
+            )
         return found()
     if inspect.isfunction(found):
         names = [p.name.lower() for p in parameters(found)]
@@ -189,7 +208,9 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             names = [n for n in dir(found) if not n.startswith("_")]
-            raise UsageError(f"target {target!r}: {getattr(found, '__name__', found)} has no {part!r}{nearest(part, names)}")
+            raise UsageError(
+                f"target {target!r}: {getattr(found, '__name__', found)} has no {part!r}{nearest(part, names)}"
+            )
         found = getattr(found, part)
     return found
 
@@ -200,7 +221,9 @@ def _from_module(name: str, target: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and name.startswith(error.name):
-            raise UsageError(f"target {target!r}: no module named {error.name!r}; install it, or give path/file.py::name") from None
+            raise UsageError(
+                f"target {target!r}: no module named {error.name!r}; install it, or give path/file.py::name"
+            ) from None
         raise UsageError(_raised(target, error)) from error
     except (Exception, SystemExit) as error:
         raise UsageError(_raised(target, error)) from error

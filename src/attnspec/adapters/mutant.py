@@ -23,7 +23,16 @@ class _Mutants(Mapping[str, str]):
 
 
 # Every mutant starts from a correct function of these conventions; what it breaks, the claims must find.
-CONVENTIONS = {"alignment": "top-left", "empty_row": "zero", "polarity": "attend", "layout": "bhtd", "arrays": "torch", "window": "left", "grouped": True, "mask": ("bool", "bias")}
+CONVENTIONS = {
+    "alignment": "top-left",
+    "empty_row": "zero",
+    "polarity": "attend",
+    "layout": "bhtd",
+    "arrays": "torch",
+    "window": "left",
+    "grouped": True,
+    "mask": ("bool", "bias"),
+}
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:

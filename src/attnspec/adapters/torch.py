@@ -88,7 +88,14 @@ def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], di
     ) -> Array:
         with sdpa_kernel(members[backend]):
             return function(
-                query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
+                query,
+                key,
+                value,
+                attn_mask=attn_mask,
+                dropout_p=dropout_p,
+                is_causal=is_causal,
+                scale=scale,
+                enable_gqa=enable_gqa,
             )
 
     return on_one_backend, declared
@@ -103,7 +110,12 @@ def _owned(candidate: object) -> str | None:
 
 def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """Import lines and the expression of the call, for a script."""
-    backend = {"flash": "FLASH_ATTENTION", "math": "MATH", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+    backend = {
+        "flash": "FLASH_ATTENTION",
+        "math": "MATH",
+        "efficient": "EFFICIENT_ATTENTION",
+        "cudnn": "CUDNN_ATTENTION",
+    }
     chosen = options.get("backend", "default")
     if chosen == "default":
         return f"from torch.nn.functional import {name} as attention", "attention"

@@ -33,7 +33,9 @@ def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, e
     return "\n".join(lines) + "\n"
 
 
-def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expression: str, defined: dict[str, str]) -> list[str]:
+def _call(
+    number: int, call: dict[str, Any], subject: FunctionSubject, expression: str, defined: dict[str, str]
+) -> list[str]:
     """One call: definitions of the arrays that changed since the last one, the call, and its output printed."""
     dtype = call["dtype"]
     asked = {n: call.get(n) for n in ("mask", "bias", "causal", "scale", "window", "softcap")}

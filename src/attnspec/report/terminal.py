@@ -152,7 +152,9 @@ def minimal_case(case: Case, profile: Profile | None) -> list[str]:
         if array is not None:
             lines.append(f"  {name} = {small(array)}")
     for plant in case.plant:
-        where = {"after": f"after position {plant.t}", "other-rows": f"in batch rows other than {plant.t}"}.get(plant.where, plant.where)
+        where = {"after": f"after position {plant.t}", "other-rows": f"in batch rows other than {plant.t}"}.get(
+            plant.where, plant.where
+        )
         lines.append(f"  then {plant.array} changes {where}: {plant.value}")
     return lines
 
@@ -179,7 +181,11 @@ def _row(x: np.ndarray) -> str:  # type: ignore[type-arg]
 def summary(report: Report) -> str:
     """How many claims apply, hold and do not."""
     words = [status(records) for records in report.by_claim().values()]
-    implied = sum(1 for records in report.by_claim().values() if any(r.implied_by and r.verdict is Verdict.VIOLATED for r in records))
+    implied = sum(
+        1
+        for records in report.by_claim().values()
+        if any(r.implied_by and r.verdict is Verdict.VIOLATED for r in records)
+    )
     counts = {w: words.count(w) for w in ("OK", "FAIL", "WARN", "NOTE", "????", "N/A")}
     applied = len(words) - counts["N/A"]
     text = f"{applied} claims apply: {counts['OK']} hold, {counts['FAIL']} violated"

@@ -1,0 +1,94 @@
+"""Smaller cases of the same kind: how a fixed case that fails is reduced.
+
+Hypothesis shrinks what it has drawn. A fixed case was not drawn, so it is reduced here: one field at a time towards the
+plainest value, as long as the claim still fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
+
+from attnspec.properties.case import Case, Plant, Sizes, Values
+from attnspec.properties.strategies import Cases, enough_keys
+from attnspec.properties.subject import Profile
+
+
+def reduced(case: Case, given: Cases, profile: Profile, fails: Callable[[Case], bool]) -> Case:
+    """The smallest case that `fails` on the way from `case` through `simpler`."""
+    candidates = simpler(case, given, profile)
+    while (candidate := next(candidates, None)) is not None:
+        if fails(candidate):
+            case, candidates = candidate, simpler(candidate, given, profile)
+    return case
+
+
+def simpler(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
+    """The case with one thing less, in the ways that the claim's cases and the subject admit."""
+    for candidate in (*_without_options(case, given, profile), *_smaller(case, given, profile), *_plainer(case, given)):
+        if candidate.canonical() != case.canonical() and _admissible(candidate, profile):
+            yield candidate
+
+
+def _without_options(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
+    for option, none in (("scale", None), ("softcap", None), ("window", None), ("causal", False)):
+        if getattr(given, option) == "drawn" and (option != "causal" or profile.offers("non-causal")):
+            yield case.but(call=replace(case.call, **{option: none}))
+    if case.mask is not None:
+        if given.mask == "drawn":
+            yield case.but(mask=None)
+        if given.empty != "always":
+            yield case.but(mask=replace(case.mask, empty=()))
+
+
+def _smaller(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
+    z = case.sizes
+    square = (
+        given.square or not profile.offers("rectangular") or (z.T == z.S and case.mask is None and case.call.causal)
+    )
+    ways: list[dict[str, int]] = []
+    if "H" not in given.sizes and z.H > 1:
+        pairs = [(h, g) for h in range(1, z.H + 1) for g in range(1, z.G + 1) if h % g == 0 and (h, g) < (z.H, z.G)]
+        keep = [
+            p for p in pairs if (p[0] > p[1] > 1 if given.grouped == "always" else p[0] >= given.at_least.get("H", 1))
+        ]
+        ways += [{"H": h, "G": g} for h, g in keep if h == g or (z.H > z.G and h // g == z.H // z.G)]
+    for letter in "BTSDE":
+        tied = ("T", "S") if square and letter == "T" else (letter,)
+        if letter in given.sizes or (square and letter == "S") or (given.identity and {"S", "E"} & set(tied)):
+            continue
+        if letter in "DE" and not profile.offers("value-width"):
+            tied = ("D", "E") if letter == "D" else ()
+        size, least = getattr(z, letter), max((given.at_least.get(t, 1) for t in tied), default=1)
+        ways += [
+            dict.fromkeys(tied, n)
+            for n in dict.fromkeys((least, (size + least) // 2, size - 1))
+            if tied and least <= n < size
+        ]
+    for way in ways:
+        sizes = replace(z, **way)
+        yield case.but(sizes=sizes, plant=tuple(replace(p, t=_position(p, sizes)) for p in case.plant))
+
+
+def _position(plant: Plant, sizes: Sizes) -> int:
+    last = {"after": sizes.T - 2, "other-rows": sizes.B - 1}.get(plant.where, 0)
+    return min(plant.t, max(0, last))
+
+
+def _plainer(case: Case, given: Cases) -> Iterator[Case]:
+    for name, values in case.values.items():
+        kinds = given.values.get(name, ("zeros", "normal") if name != "v" else ("normal",))
+        for kind in kinds[: kinds.index(values.kind)] if values.kind in kinds else kinds:
+            yield case.but(values=case.values | {name: Values(kind, given.gains[0])})
+    if any(p.value in ("redrawn", "huge") for p in case.plant):
+        yield case.but(plant=tuple(replace(p, value="one") for p in case.plant))
+    yield case.but(plant=tuple(replace(p, t=0) for p in case.plant))
+    yield case.but(seed=0)
+
+
+def _admissible(case: Case, profile: Profile) -> bool:
+    z, call = case.sizes, case.call
+    enough = enough_keys(profile, z.T, z.S, causal=call.causal, window=call.window is not None)
+    rows = case.mask.empty if case.mask else ()
+    return enough == z.S and all(b < z.B and t < z.T for b, t in rows)

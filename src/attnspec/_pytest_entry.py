@@ -1,0 +1,1 @@
+"""What pytest loads at start: nothing but a hook."""

@@ -23,7 +23,7 @@ FORMAT = "attnspec-case/1"
 SPEC = "2026.12"
 
 ValueKind = Literal[
-    "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "heavy", "needle"
+    "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "fine", "heavy", "needle"
 ]  # simple to nasty: the order in which a case shrinks
 MaskKind = Literal["bool", "bias"]
 MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal"]
@@ -159,6 +159,8 @@ class Case(_Record):
                 x = np.broadcast_to(x[..., :1, :], shape).copy()
             case "ties":
                 x = x[..., np.arange(positions) % 2, :] if positions > 1 else x
+            case "fine":
+                x = x + numbers.low_bits(self.seed, name, shape, self.dtype)
             case "heavy":
                 x = x * np.where(numbers.below(8, self.seed, f"{name}/heavy", shape) == 0, 64.0, 1.0)
             case "needle":

@@ -48,6 +48,15 @@ def normal(seed: int, name: str, shape: tuple[int, ...]) -> FloatArray:
     return NORMAL[below(NORMAL.size, seed, name, shape)]
 
 
+def low_bits(seed: int, name: str, shape: tuple[int, ...], dtype: str) -> FloatArray:
+    """What makes a number of the table fill the mantissa of `dtype`: 0..1023 units in the last place of 2..4.
+
+    The table alone survives a cast to bfloat16 unharmed, so that code which rounds its inputs would pass for exact.
+    """
+    unit = {"float64": 2.0**-51, "float32": 2.0**-22}.get(dtype, 0.0)
+    return below(1024, seed, f"{name}/low", shape) * unit
+
+
 def permutation(n: int, seed: int, name: str) -> npt.NDArray[np.int64]:
     """A permutation of 0..n-1, never the identity for n > 1 (a rotation by one where the draw gives it)."""
     order = np.argsort(words(seed, name, n), kind="stable")

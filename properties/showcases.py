@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from attnspec.properties.case import Call, Case, Mask, Plant, Sizes, Values
-from attnspec.properties.strategies import Cases, enough_keys, mask_axes
+from attnspec.properties.strategies import STORAGES, Cases, enough_keys, mask_axes
 from attnspec.properties.subject import Profile
 
 EDGES = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)  # around the block sizes of real kernels
@@ -42,6 +42,7 @@ class _Maker:
         for option, value in {"scale": 0.5, "window": 3, "softcap": 2.0}.items():
             if getattr(want, option) == "always":
                 call.setdefault(option, value)
+        storage = call.pop("storage", "plain")
         if want.square or not offers("rectangular"):
             queries = keys = max(queries, keys)
         queries, keys = max(queries, want.at_least.get("T", 1)), max(keys, want.at_least.get("S", 1))
@@ -60,6 +61,7 @@ class _Maker:
                 Plant(p.array, p.where, sizes.T // 2 if p.where == "after" else 0, p.value) for p in want.plant
             ),
             seed=1,
+            storage=storage,
         )
 
     def _sizes(self, queries: int, keys: int, batch: int, heads: int) -> Sizes:
@@ -82,7 +84,7 @@ class _Maker:
     def _values(self, name: str) -> Values:
         if name == "v" and self.want.identity:
             return Values("one-hot")
-        kind = self.want.values.get(name, ("normal",))[0]
+        kind = self.want.values.get(name, ("fine",))[0]
         return Values(kind, self.want.gains[0], (1,) if kind == "needle" else ())
 
 
@@ -106,13 +108,17 @@ def _options(make: _Maker) -> list[Case]:
         cases += [make(8, 8, window=w, **flag) for w in (1, 3, 9) for flag in flags]
     if want.admits("softcap", profile):
         cases += [make(5, 7, softcap=1.0)]
+    if want.storage == "drawn":
+        cases += [make(5, 7, storage=storage) for storage in STORAGES[1:]]
     return cases
 
 
 def _edges(make: _Maker) -> list[Case]:
     """Square with and without the causal flag, long against short; only a few of the large ones, which cost time."""
     causal: dict[str, Any] = {"causal": True} if make.causal else {}
-    cases = []
+    kinds = make.want.mask_kinds(make.profile)
+    masks = [Mask(k, "random", axes=mask_axes(make.profile, k, per_row=True)[0]) for k in kinds]
+    cases = [make(3, n, mask, batch=1, heads=2) for n in (65, 129, 257) for mask in masks]
     for i, n in enumerate(EDGES):
         if n < 100:
             cases += [make(n, n, batch=1, heads=2, **(causal if i % 2 else {}))]

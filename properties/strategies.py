@@ -16,8 +16,10 @@ from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Pl
 from attnspec.properties.subject import Profile
 
 MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S")
-SCORE_KINDS: tuple[ValueKind, ...] = ("zeros", "normal", "integers", "ties", "heavy", "needle", "one-hot")
-VALUE_KINDS: tuple[ValueKind, ...] = ("normal", "one-hot", "integers", "ties", "heavy")
+SCORE_KINDS: tuple[ValueKind, ...] = ("zeros", "normal", "fine", "integers", "ties", "heavy", "needle", "one-hot")
+VALUE_KINDS: tuple[ValueKind, ...] = ("normal", "fine", "one-hot", "integers", "ties", "heavy")
+
+STORAGES = ("plain", "strided", "offset", "transposed", "poisoned")
 
 Choice = Literal["never", "drawn", "always"]
 
@@ -45,6 +47,7 @@ class Cases:
     values: Mapping[str, tuple[ValueKind, ...]] = field(default_factory=dict)
     gains: tuple[float, ...] = (1.0, 2.0, 0.5, 8.0)
     plant: tuple[Plant, ...] = ()
+    storage: Choice = "never"
     grid: bool = False
 
     def strategy(self, claim: str, profile: Profile, dtype: str, largest: int) -> st.SearchStrategy[Case]:
@@ -106,6 +109,7 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         values={name: _values(draw, want, name, sizes) for name in "qkv"},
         plant=tuple(_placed(draw, p, sizes) for p in want.plant),
         seed=draw(_SEEDS),
+        storage=draw(_one_of(STORAGES)) if want.storage == "drawn" else "plain",
     )
 
 

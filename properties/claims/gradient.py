@@ -58,7 +58,10 @@ def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
     source=Source("arXiv:2205.14135", "B.2"),
     needs=("gradients",),
     given=Cases(
-        gains=SMALL, values={"q": ("normal", "integers", "ties"), "k": ("normal", "integers", "ties")}, grid=True
+        gains=SMALL,
+        values={"q": ("fine", "normal", "integers", "ties"), "k": ("fine", "normal", "integers", "ties")},
+        storage="drawn",
+        grid=True,
     ),
     within="bound",
     mutants=("gradient.detached_keys", "gradient.missing_rowsum"),

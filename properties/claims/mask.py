@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from msgspec.structs import replace
 
 from attnspec.properties.case import Case, Inputs, Plant
 from attnspec.properties.claim import Source, claim
@@ -249,35 +250,22 @@ def window_is_band_mask(subject: Attention, case: Case) -> None:
 )
 def empty_row_is_finite_and_stays_alone(subject: Attention, case: Case) -> None:
     """A query that may attend to nothing gives what the subject declares, zero or a finite mean, and no other row notices."""
-    x = case.build()
+    assert case.mask is not None
+    x, filled = case.build(), case.but(mask=replace(case.mask, empty=())).build()
     want = expected(subject.profile, x)
     out = x.through(subject)
     empty = ~visible(subject.profile, x).any(-1, keepdims=True)
-    others = np.where(empty, 0.0, out)
     within(
-        others,
-        np.where(empty, 0.0, want.out),
-        want.error,
-        "rows that see a key, beside one that sees none",
-        why=want.why,
+        np.where(empty, 0.0, out),
+        np.where(empty, 0.0, filled.through(subject)),
+        2 * want.error,
+        "rows that see a key, beside a row that sees none against beside a row that sees some",
+        why=f"twice the {want.why}",
     )
     policy = subject.profile.get("empty_row" if x.bias is None else "empty_row_bias", subject.profile.get("empty_row"))
-    if subject.profile.promises("empty_row") or (
-        policy == subject.profile.get("empty_row") and policy in ("zero", "mean")
-    ):
-        within(
-            np.where(empty, out, 0.0),
-            np.where(empty, want.out, 0.0),
-            want.error,
-            "the row that sees no key",
-            why=want.why,
-        )
-    elif policy != "mean":  # NaN, or the mask silently dropped: neither was declared
-        low = np.zeros_like(out)
-        within(
-            np.where(empty, out, 0.0),
-            low,
-            low,
-            f"the row that sees no key (policy found by probing: {policy})",
-            why="an empty row should be zero",
-        )
+    kept = subject.profile.promises("empty_row") or policy == subject.profile.get("empty_row") in ("zero", "mean")
+    if kept:
+        within(np.where(empty, out, 0.0), np.where(empty, want.out, 0.0), want.error, "a row that sees no key", why=want.why)
+    elif policy != "mean":  # NaN, or the mask silently dropped, and nobody declared it
+        what = f"a row that sees no key ({policy}, found by probing)"
+        within(np.where(empty, out, 0.0), np.zeros_like(out), np.zeros(1), what, why="nothing to attend to gives zero")

@@ -16,7 +16,7 @@ from attnspec.properties.subject import Attention
     handle="SM18",
     idea="I17",
     source=Source("arXiv:1706.03762", "3.2.1, eq. 1"),
-    given=Cases(gains=(1.0, 2.0, 0.5, 8.0), grid=True),
+    given=Cases(gains=(1.0, 2.0, 0.5, 8.0), grid=True, storage="drawn"),
     within="bound",
     mutants=("scale.inverse_d", "mask.off_by_one", "heads.grouped_tiled", "layout.last_block_dropped"),
 )

@@ -68,6 +68,24 @@ def argument_scales_queries(subject: Attention, case: Case) -> None:
     )
 
 
+@claim(
+    "scale.zero-averages",
+    level="should",
+    handle="SC2",
+    idea="I19",
+    source=Source("torch.nn.functional.scaled_dot_product_attention", "argument scale"),
+    needs=("scale",),
+    given=Cases(scale="always", mask="never", window="never", softcap="never", gains=(1.0,)),
+    within="bound",
+    mutants=("scale.zero_is_default",),
+)
+def zero_scale_averages(subject: Attention, case: Case) -> None:
+    """scale = 0 is a scale, not an absent one: all scores are equal and the output is the mean of the visible values."""
+    x = case.build().but(scale=0.0)
+    want = expected(subject.profile, x)
+    within(x.through(subject), want.out, want.error, "output at scale = 0", why=want.why)
+
+
 # 64 rows of 16 keys: the sum of squares below follows chi-square with 64 * 15 degrees of freedom, relative standard
 # deviation sqrt(2/960) = 0.046. Seven deviations: a correct subject is beyond them less than once in 10^11 draws, and the
 # draws are fixed by the seed, so that a pass stays a pass.
@@ -107,7 +125,7 @@ def scaled_scores_have_unit_variance(subject: Attention, case: Case) -> None:
     weights = x.through(subject)
     with np.errstate(divide="ignore", invalid="ignore"):
         log = np.log(weights)
-    centred = log - log.mean(-1, keepdims=True)
+        centred = log - log.mean(-1, keepdims=True)
     variance = (x.q**2).sum(-1, keepdims=True) * numbers.VARIANCE / x.q.shape[-1]
     measured = float((centred**2 / variance).sum() / (_ROWS * (_KEYS - 1)))
     statistic(

@@ -13,7 +13,7 @@ from typing import Any
 
 from attnspec.properties.mutants.registry import Mutant, location
 
-FAMILIES = ("softmax", "scale", "mask", "heads", "gradient", "precision", "batch", "layout", "state")
+FAMILIES = ("softmax", "scale", "mask", "heads", "gradient", "precision", "batch", "layout", "state", "robust")
 
 
 class UnknownMutantError(KeyError):

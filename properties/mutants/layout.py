@@ -27,7 +27,7 @@ from attnspec.properties.mutants.registry import mutant
 @mutant(
     "layout.output_not_rescaled",
     imitates="an online softmax that rescales its sum but not its accumulator when the maximum grows",
-    source="https://github.com/meta-pytorch/MSLK/pull/242",
+    source="frameworks.md: incremental = parallel, also in chunks",
 )
 def output_not_rescaled(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Tensor:
     """For S > 16 the output of earlier blocks keeps its old maximum."""
@@ -84,8 +84,8 @@ def max_starts_at_zero(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Option
 
 @mutant(
     "layout.tail_dropped",
-    imitates="wrong results for lengths that are not divisible by 32",
-    source="https://github.com/tenstorrent/tt-metal/issues/32502",
+    imitates="right for multiples of 32, wrong for other lengths: the last partial block is mishandled",
+    source="https://github.com/pytorch/pytorch/pull/169222",
 )
 def tail_dropped(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Tensor:
     """For S > 32 keys after the last full block of 32 are not seen."""

@@ -21,6 +21,7 @@ class Mutant:
 _TENSORS = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("q", "k", "v")]
 _DEFAULTS = {"mask": None, "bias": None, "causal": False, "scale": None, "window": None, "softcap": None}
 _OPTIONS = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in _DEFAULTS.items()]
+CANONICAL = Signature([*_TENSORS, *_OPTIONS])
 _SELF = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -34,7 +35,7 @@ def mutant(mutant_id: str, *, imitates: str, source: str) -> Callable[[F], F]:
         if isinstance(target, type):
             marked.__call__.__signature__ = Signature([_SELF, *_TENSORS, *_OPTIONS])
         else:
-            marked.__signature__ = Signature([*_TENSORS, *_OPTIONS])
+            marked.__signature__ = CANONICAL
         return target
 
     return mark

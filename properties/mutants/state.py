@@ -60,8 +60,8 @@ class CausalSizeOfFirstCall:
 
 @mutant(
     "state.keys_cached_by_shape",
-    imitates="static_kv: keys and values of an earlier call stand in for those of this one",
-    source="https://github.com/facebookresearch/ParlAI/pull/2307",
+    imitates="a cache keyed by shape: keys and values of an earlier call stand in for those of this one",
+    source="frameworks.md: two calls on one object",
 )
 class KeysCachedByShape:
     """Keys and values are cached by their shapes."""

@@ -75,7 +75,7 @@ class FunctionSubject:
         call = self._call(q, k, v, same, dtype, storage, gradient=True)
         self.calls[-1]["cotangent"] = cotangent
         start = time.perf_counter()
-        weight = self.arrays.make(self._to_layout(cotangent), dtype)
+        weight = self.arrays.make(self._to_layout(cotangent), dtype, storage)
         gradients = self.arrays.vjp(call.native, [call.arguments[n] for n in "qkv"], weight)
         self.seconds += time.perf_counter() - start
         found = {
@@ -105,7 +105,7 @@ class FunctionSubject:
         options = self._options(asked, q, k, dtype)
         arguments = inputs | options
         before = {n: self.arrays.widen(a) for n, a in arguments.items() if self.arrays.owns(a)} if watch else {}
-        native, seconds = self._run(inputs, options, asked, dtype)
+        native, seconds = self._run(inputs, options, asked, dtype, storage)
         out = self._returned(native, (*q.shape[:3], v.shape[3]), dtype)
         changed = tuple(n for n, x in before.items() if not _equal(x, self.arrays.widen(arguments[n])))
         return _Call(_first(native), out, arguments, changed, seconds)
@@ -187,7 +187,7 @@ class FunctionSubject:
         return [values[role] for role in self.signature.positional if role in values], by_name
 
     def _run(
-        self, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str
+        self, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str, storage: str
     ) -> tuple[Any, float]:
         positional, named = self.arguments(inputs, options)
         start = time.perf_counter()
@@ -196,7 +196,7 @@ class FunctionSubject:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._judge(error, inputs, options, asked, dtype)
+            self._judge(error, inputs, options, asked, dtype, storage)
         seconds = time.perf_counter() - start
         self.seconds += seconds
         return native, seconds
@@ -208,11 +208,12 @@ class FunctionSubject:
         options: dict[str, Any],
         asked: Mapping[str, Any],
         dtype: str,
+        storage: str,
     ) -> None:
         """Raises Refused if zeros of the same shapes and options are refused too, else ValueFailure (engine 6)."""
         if isinstance(error, MemoryError):
             raise error
-        zeros = {n: self.arrays.make(0.0 * np.nan_to_num(self.arrays.widen(a)), dtype) for n, a in inputs.items()}
+        zeros = {n: self.arrays.make(np.zeros(a.shape), dtype, storage) for n, a in inputs.items()}
         positional, named = self.arguments(zeros, options)
         feature = self._asked(inputs, asked, dtype)
         try:

@@ -94,9 +94,7 @@ def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: flo
 def _check_options(scale: float | None, window: int | None, softcap: float | None) -> None:
     require(scale is None or math.isfinite(scale), "the scale must be finite; use None for 1/sqrt(D)", scale=scale)
     require(window is None or window >= 1, "a window holds the current key; use 1 or more, or None", window=window)
-    require(
-        softcap is None or 0 < softcap < math.inf, "a cap is positive and finite; use None for none", softcap=softcap
-    )
+    require(softcap is None or 0 < softcap < math.inf, "a cap is positive and finite; use None for none", softcap=softcap)
 
 
 def _check_arrays(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
@@ -113,9 +111,7 @@ def _check_arrays(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Te
             kind = x.dtype == torch.bool if name == "mask" else x.is_floating_point()
             require(kind, "a mask is boolean, a bias floating; pass it as the other argument", **{name: x.dtype})
             fits = x.ndim <= 4 and all(n in (1, size) for n, size in zip(x.shape[::-1], full[::-1], strict=False))
-            require(
-                fits, "it must broadcast to scores [B,H,T,S]; insert axes of size 1", **{name: x.shape}, scores=full
-            )
+            require(fits, "it must broadcast to scores [B,H,T,S]; insert axes of size 1", **{name: x.shape}, scores=full)
 
 
 class MultiHeadAttention(nn.Module):
@@ -147,9 +143,7 @@ class MultiHeadAttention(nn.Module):
         G = heads if kv_heads is None else kv_heads
         require(min(M, heads, G) >= 1, "sizes are 1 or more; use positive numbers", M=M, heads=heads, kv_heads=G)
         require(M % heads == 0, "M must be a multiple of heads; choose heads among its divisors", M=M, heads=heads)
-        require(
-            heads % G == 0, "heads must be a multiple of kv_heads; choose a divisor of heads", heads=heads, kv_heads=G
-        )
+        require(heads % G == 0, "heads must be a multiple of kv_heads; choose a divisor of heads", heads=heads, kv_heads=G)
         _check_options(scale, window, softcap)
         self.M, self.D = M, M // heads
         self.attend = partial(attention, causal=causal, scale=scale, window=window, softcap=softcap)

@@ -19,9 +19,7 @@ class KeyValueCache:
     Source:  arXiv:1911.02150 sec. 2.4.
     """
 
-    def __init__(
-        self, B: int, G: int, max_length: int, D: int, E: int | None = None, *, like: Tensor | None = None
-    ) -> None:
+    def __init__(self, B: int, G: int, max_length: int, D: int, E: int | None = None, *, like: Tensor | None = None) -> None:
         E = D if E is None else E
         rule = "every size of a cache is 1 or more; use a positive number"
         require(min(B, G, max_length, D, E) >= 1, rule, B=B, G=G, max_length=max_length, D=D, E=E)
@@ -35,13 +33,9 @@ class KeyValueCache:
         T = k.shape[2] if k.ndim == 4 else 0
         for name, x, memory in (("k", k, self.keys), ("v", v, self.values)):
             want = torch.Size((*memory.shape[:2], T, memory.shape[3]))
-            rule = (
-                "sizes are those of the cache, T the same for k and v; build the cache with the layer's B, G, D and E"
-            )
+            rule = "sizes are those of the cache, T the same for k and v; build the cache with the layer's B, G, D and E"
             require(x.shape == want, rule, **{name: x.shape}, cache=want)
-            require(
-                x.dtype == memory.dtype, "dtypes agree; build the cache like=k", **{name: x.dtype}, cache=memory.dtype
-            )
+            require(x.dtype == memory.dtype, "dtypes agree; build the cache like=k", **{name: x.dtype}, cache=memory.dtype)
             rule = "memory written in place has no gradient; decode under torch.no_grad(), train without a cache"
             require(not x.requires_grad, rule, **{f"{name}.requires_grad": x.requires_grad})
         end, max_length = self.length + T, self.keys.shape[2]

@@ -40,7 +40,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Frozen, and strict about fields it does not know."""
 
 
-class Sizes(_Record):
+class Sizes(_Record, frozen=True):
     """Axis sizes by the letters of docs/notation.md."""
 
     B: int = 1
@@ -52,7 +52,7 @@ class Sizes(_Record):
     E: int = 1
 
 
-class Call(_Record):
+class Call(_Record, frozen=True):
     """Options of the call."""
 
     causal: bool = False
@@ -62,7 +62,7 @@ class Call(_Record):
     dropout: float = 0.0
 
 
-class Mask(_Record):
+class Mask(_Record, frozen=True):
     """A mask by its pattern. `axes` names each axis by its letter or 1; `empty` lists rows [b, t] that see no key."""
 
     kind: MaskKind = "bool"
@@ -73,7 +73,7 @@ class Mask(_Record):
     finite: float | None = None
 
 
-class Values(_Record):
+class Values(_Record, frozen=True):
     """How one array is filled; `gain` is a power of two, `at` names the needle's positions."""
 
     kind: ValueKind = "normal"
@@ -81,7 +81,7 @@ class Values(_Record):
     at: tuple[int, ...] = ()
 
 
-class Plant(_Record):
+class Plant(_Record, frozen=True):
     """A later change to one array: content that must not matter, or must matter in a known way."""
 
     array: Literal["q", "k", "v", "scores"]
@@ -90,7 +90,7 @@ class Plant(_Record):
     value: Literal["one", "redrawn", "huge"] | float = "redrawn"
 
 
-class Case(_Record):
+class Case(_Record, frozen=True):
     """One thing to try, complete: the target is not part of it."""
 
     claim: str
@@ -250,13 +250,9 @@ class Case(_Record):
         except msgspec.ValidationError as error:
             raise CaseError(f"{error}; the fields of a case are listed in docs/cases.md") from None
         if case.builder != numbers.BUILDER:
-            raise CaseError(
-                f"builder={case.builder}: this version knows builder {numbers.BUILDER}; use a newer attnspec"
-            )
+            raise CaseError(f"builder={case.builder}: this version knows builder {numbers.BUILDER}; use a newer attnspec")
         if case.sha256 and case.sha256 != (built := case.build().digest()):
-            raise CaseError(
-                f"sha256={case.sha256[:12]}...: the arrays built here have {built[:12]}...; was the file edited?"
-            )
+            raise CaseError(f"sha256={case.sha256[:12]}...: the arrays built here have {built[:12]}...; was the file edited?")
         return case
 
 

@@ -21,10 +21,30 @@ if TYPE_CHECKING:
     from attnspec.properties.strategies import Cases
     from attnspec.properties.subject import Attention, Profile
 
-FAMILIES = (
-    "text embed rnn seq2seq additive softmax scale heads mask cross position cache batch state layer grad train random"
-    " robust convention contract reference"
-).split()
+FAMILIES = [
+    "text",
+    "embed",
+    "rnn",
+    "seq2seq",
+    "additive",
+    "softmax",
+    "scale",
+    "heads",
+    "mask",
+    "cross",
+    "position",
+    "cache",
+    "batch",
+    "state",
+    "layer",
+    "grad",
+    "train",
+    "random",
+    "robust",
+    "convention",
+    "contract",
+    "reference",
+]
 MODULES = ("softmax", "scale", "mask", "heads", "batch", "gradient", "robust", "reference", "convention")
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -102,9 +122,7 @@ class Registry(Mapping[str, Claim]):
         if not _ID.fullmatch(claim.id) or claim.family not in FAMILIES:
             raise ValueError(f"id={claim.id!r}: an id is family.what-is-true with a family of {', '.join(FAMILIES)}")
         if (other := self._claims.get(claim.id)) is not None:
-            raise ValueError(
-                f"{claim.id} is registered twice: by {other.body.__module__} and by {claim.body.__module__}"
-            )
+            raise ValueError(f"{claim.id} is registered twice: by {other.body.__module__} and by {claim.body.__module__}")
         self._claims[claim.id] = claim
 
     def __getitem__(self, key: str) -> Claim:
@@ -138,9 +156,7 @@ def claim(
     """Registers the decorated function as the body of a claim. Errors: ValueError for a malformed or duplicate id."""
 
     def register(body: Body) -> Body:
-        REGISTRY.add(
-            Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, about, dtypes)
-        )
+        REGISTRY.add(Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, about, dtypes))
         return body
 
     return register

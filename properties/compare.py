@@ -110,9 +110,7 @@ def nonzero(got: FloatArray, where: np.ndarray, what: str) -> None:
     if dead.any():
         at = tuple(int(i) for i in np.argwhere(dead)[0])
         raise Violation(
-            Evidence(
-                what=what, at=at, got=number(got[at]), expected="not zero", why="liveness: this influence must exist"
-            )
+            Evidence(what=what, at=at, got=number(got[at]), expected="not zero", why="liveness: this influence must exist")
         )
 
 
@@ -125,9 +123,7 @@ def _worst(badness: FloatArray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(badness)), badness.shape))
 
 
-def _evidence(
-    got: FloatArray, want: FloatArray, allowed: FloatArray, at: tuple[int, ...], what: str, why: str
-) -> Evidence:
+def _evidence(got: FloatArray, want: FloatArray, allowed: FloatArray, at: tuple[int, ...], what: str, why: str) -> Evidence:
     limit = np.broadcast_to(allowed, got.shape)[at]
     return Evidence(what=what, at=at, got=number(got[at]), expected=number(want[at]), allowed=number(limit), why=why)
 

@@ -54,7 +54,7 @@ def low_bits(seed: int, name: str, shape: tuple[int, ...], dtype: str) -> FloatA
     The table alone survives a cast to bfloat16 unharmed, so that code which rounds its inputs would pass for exact.
     """
     unit = {"float64": 2.0**-51, "float32": 2.0**-22}.get(dtype, 0.0)
-    return below(1024, seed, f"{name}/low", shape) * unit
+    return np.multiply(below(1024, seed, f"{name}/low", shape), unit, dtype=np.float64)
 
 
 def permutation(n: int, seed: int, name: str) -> npt.NDArray[np.int64]:

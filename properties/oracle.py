@@ -16,6 +16,7 @@ from attnspec.properties.subject import Attention, BoolArray, FloatArray, Profil
 from attnspec.reference.attention import attention
 from attnspec.reference.attention_backward import attention_backward
 from attnspec.reference.mask import visible_keys, window_mask
+from attnspec.reference.shapes import EmptyRow
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,52 @@ def visible(profile: Profile, x: Inputs) -> BoolArray:
 def expected(profile: Profile, x: Inputs) -> Expected:
     """The reference's output and the bound E of numerics.md 5.2 on a correct subject's distance from it."""
     seen = visible(profile, x)
-    policy = profile.get("empty_row", "zero")
-    policy = policy if policy in ("zero", "mean", "unmasked", "nan") else "zero"
-    options = {"bias": x.bias, "scale": x.scale, "softcap": x.softcap}
-    out = attention(x.q, x.k, x.v, mask=seen, empty_row=policy, **options)
-    error = bounds.forward(x.q, x.k, x.v, visible=seen, precision=bounds.wide(x.dtype), **options).error
+    policy = _policy(profile, x)
+    out = attention(x.q, x.k, x.v, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap, empty_row=policy)
+    error = _allowed(x, seen)
     empty = ~seen.any(-1, keepdims=True)
-    if empty.any() and policy in ("mean", "unmasked"):
-        q = np.zeros_like(x.q) if policy == "mean" else x.q
-        # As if nothing were masked; for the mean all scores are equal, whatever hid them.
-        bias = None if policy == "mean" or x.bias is None else np.where(np.isneginf(x.bias), 0.0, x.bias)
-        everywhere = bounds.forward(
-            q, x.k, x.v, visible=np.ones_like(seen), precision=bounds.wide(x.dtype), **(options | {"bias": bias})
-        ).error
-        error = np.where(empty, everywhere, error)
+    if empty.any() and policy == "mean":  # all scores count as equal, whatever hid them
+        error = np.where(empty, _allowed(x.but(q=np.zeros_like(x.q), bias=None), np.ones_like(seen)), error)
+    if empty.any() and policy == "unmasked":
+        bias = None if x.bias is None else np.where(np.isneginf(x.bias), 0.0, x.bias)
+        error = np.where(empty, _allowed(x.but(bias=bias), np.ones_like(seen)), error)
     return Expected(out, error, derivation(x))
 
 
 def expected_gradients(profile: Profile, x: Inputs, cotangent: FloatArray) -> dict[str, Expected]:
     """The reference's vector-Jacobian products for q, k, v with the bounds of numerics.md 5.3."""
     seen = visible(profile, x)
-    options = {"bias": x.bias, "scale": x.scale, "softcap": x.softcap}
-    values = attention_backward(x.q, x.k, x.v, cotangent, mask=seen, **options)
-    allowed = backward(x.q, x.k, x.v, cotangent, visible=seen, precision=bounds.wide(x.dtype), **options)
+    values = attention_backward(x.q, x.k, x.v, cotangent, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap)
+    allowed = backward(
+        x.q,
+        x.k,
+        x.v,
+        cotangent,
+        visible=seen,
+        bias=x.bias,
+        scale=x.scale,
+        softcap=x.softcap,
+        precision=bounds.wide(x.dtype),
+    )
     why = derivation(x).replace("5.2", "5.3")
-    return {name: Expected(value, getattr(allowed, name), why) for name, value in zip("qkv", values[:3], strict=True)}
+    errors = (allowed.q, allowed.k, allowed.v)
+    return {name: Expected(value, e, why) for name, value, e in zip("qkv", values[:3], errors, strict=True)}
+
+
+def _allowed(x: Inputs, seen: BoolArray) -> FloatArray:
+    precision = bounds.wide(x.dtype)
+    return bounds.forward(
+        x.q, x.k, x.v, visible=seen, bias=x.bias, scale=x.scale, softcap=x.softcap, precision=precision
+    ).error
+
+
+def _policy(profile: Profile, x: Inputs) -> EmptyRow:
+    """What an empty row becomes; where a subject raises, no case has one, and zero stands for it."""
+    declared = profile.get("empty_row", "zero")
+    if x.bias is not None and not profile.promises("empty_row"):
+        declared = profile.get("empty_row_bias", declared)
+    policies: tuple[EmptyRow, ...] = ("zero", "mean", "unmasked", "nan")
+    return next((p for p in policies if p == declared), "zero")
 
 
 def rounding(profile: Profile, x: Inputs) -> FloatArray:

@@ -44,18 +44,14 @@ def _without_options(case: Case, given: Cases, profile: Profile) -> Iterator[Cas
 
 def _smaller(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
     z = case.sizes
-    square = (
-        given.square or not profile.offers("rectangular") or (z.T == z.S and case.mask is None and case.call.causal)
-    )
+    square = given.square or not profile.offers("rectangular") or (z.T == z.S and case.mask is None and case.call.causal)
     ways: list[dict[str, int]] = []
     if "H" not in given.sizes and z.H > 1:
         pairs = [(h, g) for h in range(1, z.H + 1) for g in range(1, z.G + 1) if h % g == 0 and (h, g) < (z.H, z.G)]
-        keep = [
-            p for p in pairs if (p[0] > p[1] > 1 if given.grouped == "always" else p[0] >= given.at_least.get("H", 1))
-        ]
+        keep = [p for p in pairs if (p[0] > p[1] > 1 if given.grouped == "always" else p[0] >= given.at_least.get("H", 1))]
         ways += [{"H": h, "G": g} for h, g in keep if h == g or (z.H > z.G and h // g == z.H // z.G)]
     for letter in "BTSDE":
-        tied = ("T", "S") if square and letter == "T" else (letter,)
+        tied: tuple[str, ...] = ("T", "S") if square and letter == "T" else (letter,)
         if letter in given.sizes or (square and letter == "S") or (given.identity and {"S", "E"} & set(tied)):
             continue
         if letter in "DE" and not profile.offers("value-width"):

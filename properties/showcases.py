@@ -57,9 +57,7 @@ class _Maker:
             call=Call(**call),
             mask=mask,
             values={name: self._values(name) for name in "qkv"},
-            plant=tuple(
-                Plant(p.array, p.where, sizes.T // 2 if p.where == "after" else 0, p.value) for p in want.plant
-            ),
+            plant=tuple(Plant(p.array, p.where, sizes.T // 2 if p.where == "after" else 0, p.value) for p in want.plant),
             seed=1,
             storage=storage,
         )

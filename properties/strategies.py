@@ -118,9 +118,7 @@ def enough_keys(profile: Profile, queries: int, keys: int, *, causal: bool, wind
     if causal and keys > queries and not profile.offers("causal-rectangular"):
         return queries
     late = causal and profile.get("alignment") == "bottom-right"
-    if keys < queries and (
-        (causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))
-    ):
+    if keys < queries and ((causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))):
         return queries
     return keys
 
@@ -167,9 +165,7 @@ def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: l
     restricted = window and not zero_rows(profile)  # a window must not leave a row empty that the mask leaves one key
     per_row = restricted or want.empty == "always"
     axes: str = draw(_one_of(tuple(mask_axes(profile, kind, per_row=per_row))))
-    patterns: tuple[MaskPattern, ...] = (
-        ("random", "band", "prefix") if "T" in axes else ("random", "padding", "left-padding")
-    )
+    patterns: tuple[MaskPattern, ...] = ("random", "band", "prefix") if "T" in axes else ("random", "padding", "left-padding")
     if kind == "bias" and want.empty != "always":
         patterns = (*patterns, "normal")
     if restricted and ("T" not in axes or sizes.T != sizes.S):

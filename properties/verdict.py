@@ -142,12 +142,17 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
 
 
+def failing_levels(fail_on: Level) -> tuple[Level, ...]:
+    """The levels whose violation counts: those at least as strict as `fail_on`."""
+    levels: tuple[Level, ...] = ("must", "should", "may")
+    return levels[: levels.index(fail_on) + 1]
+
+
 def exit_code(records: Sequence[Record], *, fail_on: Level = "must", interrupted: bool = False) -> int:
     """Priority 130 > 1 > 3 > 5 > 0 (engine 3; a usage error, 2, never gets this far)."""
-    failing = {"must": ("must",), "should": ("must", "should"), "may": ("must", "should", "may")}[fail_on]
     if interrupted:
         return 130
-    if any(r.verdict is Verdict.VIOLATED and r.level in failing for r in records):
+    if any(r.verdict is Verdict.VIOLATED and r.level in failing_levels(fail_on) for r in records):
         return 1
     # A claim that proved vacuous is a defect of the claim, printed but not held against the subject.
     if any(r.verdict is Verdict.UNKNOWN and not (r.reason or "").startswith("vacuous") for r in records):

@@ -19,9 +19,7 @@ from attnspec.properties.subject import Attention
     idea="I03",
     source=Source("arXiv:1706.03762", "3.2.1"),
     needs=("batch",),
-    given=Cases(
-        at_least={"B": 2}, plant=(Plant("q", "other-rows"), Plant("k", "other-rows"), Plant("v", "other-rows"))
-    ),
+    given=Cases(at_least={"B": 2}, plant=(Plant("q", "other-rows"), Plant("k", "other-rows"), Plant("v", "other-rows"))),
     within="exact",
     about="batch",
     mutants=("batch.rows_mixed",),

@@ -19,9 +19,7 @@ def one_head(x: Inputs, h: int) -> Inputs:
     def slice_of(a: np.ndarray | None) -> np.ndarray | None:
         return a if a is None or a.ndim < 3 or a.shape[-3] == 1 else a[..., h : h + 1, :, :]
 
-    return x.but(
-        q=x.q[:, h : h + 1], k=x.k[:, g : g + 1], v=x.v[:, g : g + 1], mask=slice_of(x.mask), bias=slice_of(x.bias)
-    )
+    return x.but(q=x.q[:, h : h + 1], k=x.k[:, g : g + 1], v=x.v[:, g : g + 1], mask=slice_of(x.mask), bias=slice_of(x.bias))
 
 
 @claim(

@@ -82,7 +82,8 @@ def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
     """Keys and values that a mask hides from every query may hold any finite content."""
     x = case.build()
     assert x.mask is not None
-    hidden = ~_by_key_head(x, np.broadcast_to(x.mask, (*x.q.shape[:3], x.k.shape[2])).any(2))
+    seen = np.broadcast_to(x.mask, (*x.q.shape[:3], x.k.shape[2])).max(2)
+    hidden = ~_by_key_head(x, seen)
     # Hide one more key from everyone, so that something is hidden; never the first, which may be a row's only key.
     last = np.zeros_like(hidden)
     last[..., -1] = True
@@ -92,15 +93,13 @@ def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
     if not emptied.any():
         x, hidden = x.but(mask=mask), hidden | last
     before, after = x.through(subject), disturbed(case, x, hidden).through(subject)
-    same_bits(
-        after, before, "output when hidden keys and values change", live=bool(hidden.any()), noise=noise(subject, x)
-    )
+    same_bits(after, before, "output when hidden keys and values change", live=bool(hidden.any()), noise=noise(subject, x))
 
 
 def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
     """[B,H,S] -> [B,G,S]: true where any query head of the group is."""
     b, h, s = by_query_head.shape
-    return by_query_head.reshape(b, x.k.shape[1], h // x.k.shape[1], s).any(2)
+    return np.asarray(by_query_head.reshape(b, x.k.shape[1], h // x.k.shape[1], s).any(2), dtype=np.bool_)
 
 
 @claim(
@@ -122,9 +121,7 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     want = expected(subject.profile, x)
     additive = x.but(mask=None, bias=np.where(x.mask, 0.0, -np.inf))
     out = x.through(subject)
-    same_empty = subject.profile.get("empty_row_bias", subject.profile.get("empty_row")) == subject.profile.get(
-        "empty_row"
-    )
+    same_empty = subject.profile.get("empty_row_bias", subject.profile.get("empty_row")) == subject.profile.get("empty_row")
     some = visible(subject.profile, x).any(-1, keepdims=True) | same_empty
     within(
         np.where(some, additive.through(subject), 0.0),
@@ -265,7 +262,13 @@ def empty_row_is_finite_and_stays_alone(subject: Attention, case: Case) -> None:
     policy = subject.profile.get("empty_row" if x.bias is None else "empty_row_bias", subject.profile.get("empty_row"))
     kept = subject.profile.promises("empty_row") or policy == subject.profile.get("empty_row") in ("zero", "mean")
     if kept:
-        within(np.where(empty, out, 0.0), np.where(empty, want.out, 0.0), want.error, "a row that sees no key", why=want.why)
+        within(
+            np.where(empty, out, 0.0),
+            np.where(empty, want.out, 0.0),
+            want.error,
+            "a row that sees no key",
+            why=want.why,
+        )
     elif policy != "mean":  # NaN, or the mask silently dropped, and nobody declared it
         what = f"a row that sees no key ({policy}, found by probing)"
         within(np.where(empty, out, 0.0), np.zeros_like(out), np.zeros(1), what, why="nothing to attend to gives zero")

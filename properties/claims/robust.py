@@ -37,9 +37,7 @@ def _larger(case: Case) -> object:
 
     sizes = case.sizes
     grown = {"T": sizes.T + 1, "S": sizes.S + 1}
-    return (
-        msgspec.structs.replace(sizes, **grown) if case.values["v"].kind != "one-hot" or sizes.E != sizes.S else sizes
-    )
+    return msgspec.structs.replace(sizes, **grown) if case.values["v"].kind != "one-hot" or sizes.E != sizes.S else sizes
 
 
 @claim(

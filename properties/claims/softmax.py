@@ -9,7 +9,7 @@ from attnspec.properties.bounds import softmax_sum, wide
 from attnspec.properties.case import Case, Plant
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import between, same_bits, within
-from attnspec.properties.oracle import expected, noise, rounding, visible
+from attnspec.properties.oracle import expected, rounding, visible
 from attnspec.properties.strategies import Cases
 from attnspec.properties.subject import Attention
 
@@ -173,9 +173,7 @@ def dominant_score_selects(subject: Attention, case: Case) -> None:
     x = case.build()
     needle = case.values["k"].at[0] if case.values["k"].at else 0
     k = x.k.copy()
-    k[..., needle, :] = (
-        1024.0  # score 8 * 1024 * sqrt(D) against at most 8 * 3 * sqrt(D): e^-8000 vanishes in any format
-    )
+    k[..., needle, :] = 1024.0  # score 8 * 1024 * sqrt(D) against at most 8 * 3 * sqrt(D): e^-8000 vanishes in any format
     x = x.but(k=k)
     want = expected(subject.profile, x)
     within(x.through(subject), want.out, want.error, f"output where key {needle} dominates", why=want.why)

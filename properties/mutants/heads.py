@@ -36,9 +36,7 @@ def values_tiled(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) ->
 )
 def index_clamped(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Tensor:
     """Query head h reads key/value head min(h, G-1)."""
-    return attention(
-        q, k, v, **options, repeat=lambda x, H: x[:, torch.arange(H, device=x.device).clamp(max=x.shape[1] - 1)]
-    )
+    return attention(q, k, v, **options, repeat=lambda x, H: x[:, torch.arange(H, device=x.device).clamp(max=x.shape[1] - 1)])
 
 
 @mutant(

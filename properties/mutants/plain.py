@@ -61,9 +61,7 @@ def distance(s: Tensor, shift: int = 0) -> Tensor:
     return torch.arange(T, device=s.device)[:, None] + shift - torch.arange(S, device=s.device)
 
 
-def visible(
-    s: Tensor, mask: Tensor | None, causal: bool, window: int | None, *, shift: int = 0, future: int = 0
-) -> Tensor:
+def visible(s: Tensor, mask: Tensor | None, causal: bool, window: int | None, *, shift: int = 0, future: int = 0) -> Tensor:
     """True where a query may attend; `shift` is the position of query 0, `future` how far causal looks ahead."""
     behind = distance(s, shift)
     allowed = torch.ones_like(behind, dtype=torch.bool)
@@ -131,9 +129,7 @@ def decay(old: Tensor, new: Tensor) -> Tensor:
 Factor = Callable[[Tensor, Tensor], Tensor]
 
 
-def online(
-    s: Tensor, v: Tensor, block: int, *, start: float = -INF, out: Factor = decay, total: Factor = decay
-) -> Tensor:
+def online(s: Tensor, v: Tensor, block: int, *, start: float = -INF, out: Factor = decay, total: Factor = decay) -> Tensor:
     """Softmax over blocks of keys with running row maximum, running sum and running output."""
     top = torch.full_like(s[..., :1], start).detach()
     y, z = torch.zeros_like(s @ v), torch.zeros_like(s[..., :1])

@@ -140,9 +140,7 @@ def exp_linear(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> T
 )
 def clamped(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Tensor:
     """Scores beyond ±50 are cut off."""
-    return attention(
-        q, k, v, **options, softmax=lambda s: softmax_zero(torch.where(s == -INF, s, s.clamp(-50.0, 50.0)))
-    )
+    return attention(q, k, v, **options, softmax=lambda s: softmax_zero(torch.where(s == -INF, s, s.clamp(-50.0, 50.0))))
 
 
 @mutant(
@@ -168,9 +166,7 @@ def drops_small(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> 
 def skips_far_keys(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Tensor:
     """Keys under 1/64 of the largest weight are left out and the rest is renormalised."""
     far = 6 * math.log(2)
-    return attention(
-        q, k, v, **options, softmax=lambda s: softmax_zero(s.masked_fill(s.detach() < row_max(s) - far, -INF))
-    )
+    return attention(q, k, v, **options, softmax=lambda s: softmax_zero(s.masked_fill(s.detach() < row_max(s) - far, -INF)))
 
 
 @mutant(

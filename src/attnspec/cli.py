@@ -13,10 +13,9 @@ from attnspec import __version__
 from attnspec.errors import UsageError
 
 if TYPE_CHECKING:
-    from attnspec.audit import Report, Unit
+    from attnspec.auditor import Report, Unit
     from attnspec.properties.verdict import Record
 
-CASES = Path(".attnspec") / "cases"
 PROFILES = ("quick", "ci", "deep")
 
 
@@ -64,9 +63,7 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that `audit` and `demo` share."""
     for option in reversed(
         (
-            click.option(
-                "--select", multiple=True, metavar="CLAIM", help="Only these claims: an id or a family, e.g. mask."
-            ),
+            click.option("--select", multiple=True, metavar="CLAIM", help="Only these claims: an id or a family, e.g. mask."),
             click.option("--ignore", multiple=True, metavar="CLAIM", help="Not these claims."),
             click.option(
                 "--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How long to look."
@@ -90,9 +87,7 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Write an HTML report here.",
             ),
             click.option("--fail-on", type=click.Choice(["must", "should", "may"]), default="must", show_default=True),
-            click.option(
-                "-v", "--verbose", is_flag=True, help="Conventions with their origin, and what is not applicable."
-            ),
+            click.option("-v", "--verbose", is_flag=True, help="Conventions with their origin, and what is not applicable."),
         )
     ):
         command = option(command)
@@ -107,9 +102,7 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
 @click.option("--keep-going-ok", is_flag=True, help="A target that cannot be loaded does not set the exit code.")
 @_auditing
-def audit(
-    targets: tuple[str, ...], options: dict[str, Any], in_process: bool, keep_going_ok: bool, **settings: Any
-) -> None:
+def audit(targets: tuple[str, ...], options: dict[str, Any], in_process: bool, keep_going_ok: bool, **settings: Any) -> None:
     """Audit attention functions: module:attribute, path/file.py::name, torch:NAME or impl:NAME."""
     from attnspec.target import declarations
 
@@ -146,7 +139,8 @@ def _worse(*codes: int) -> int:
 
 def _one(target: str, options: dict[str, Any], in_process: bool, settings: dict[str, Any]) -> Report:
     """Audits one target, shows progress and prints its report."""
-    from attnspec.audit import audit as run
+    from attnspec.auditor import audit as run
+    from attnspec.auditor import keep_cases
     from attnspec.report.terminal import render
 
     with _Progress(target) as progress:
@@ -162,7 +156,7 @@ def _one(target: str, options: dict[str, Any], in_process: bool, settings: dict[
             **options,
         )
     report.fail_on = settings["fail_on"]
-    _keep_cases(report)
+    keep_cases(report, Path.cwd())
     click.echo(render(report, verbose=settings["verbose"]))
     return report
 
@@ -186,22 +180,6 @@ class _Progress:
             click.echo(f"\r\x1b[K{self._target}: {unit.claim} {unit.dtype} {record.verdict.value}", nl=False, err=True)
 
 
-def _keep_cases(report: Report) -> None:
-    """Writes each minimal case and its script, so that `replay` finds them."""
-    for record in report.records:
-        if record.case is None:
-            continue
-        CASES.mkdir(parents=True, exist_ok=True)
-        (CASES / f"{record.case.id}.json").write_text(record.case.to_json() + "\n")
-        (CASES / f"{record.case.id}.target").write_text(_target_line(report))
-        if record.case.id in report.scripts:
-            (CASES / f"{record.case.id}.py").write_text(report.scripts[record.case.id])
-
-
-def _target_line(report: Report) -> str:
-    return "\n".join([report.target, *(f"{k}={v}" for k, v in report.options.items())]) + "\n"
-
-
 def _written(reports: list[Report], settings: dict[str, Any]) -> None:
     if settings["json_file"] is not None:
         settings["json_file"].write_text("".join(r.to_json() for r in reports))
@@ -221,6 +199,7 @@ def _written(reports: list[Report], settings: dict[str, Any]) -> None:
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
 def replay(case: str, target: str | None, options: dict[str, Any], in_process: bool) -> None:
     """Replay a case: a file, or a prefix (4 or more characters) of an id in .attnspec/cases/."""
+    from attnspec.auditor import CASES
     from attnspec.replay import find, replay_case
     from attnspec.report.terminal import render
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from attnspec.audit import Report
+    from attnspec.auditor import Report
 
-BROKEN = "mutant:mask.off_by_one"
+BROKEN = "mutant:mask.sees_next"
 TARGETS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("torch:scaled_dot_product_attention", {}),
     ("torch:scaled_dot_product_attention", {"backend": "flash"}),

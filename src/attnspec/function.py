@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attnspec.adapters import Array, Arrays
+from attnspec.layout import brought_back, laid_out, mask_laid_out
 from attnspec.properties.subject import BoolArray, FloatArray, Gradients, Profile, Result
 from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
 from attnspec.signature import Signature
@@ -75,11 +76,11 @@ class FunctionSubject:
         call = self._call(q, k, v, same, dtype, storage, gradient=True)
         self.calls[-1]["cotangent"] = cotangent
         start = time.perf_counter()
-        weight = self.arrays.make(self._to_layout(cotangent), dtype, storage)
+        weight = self.arrays.make(self.laid_out(cotangent), dtype, storage)
         gradients = self.arrays.vjp(call.native, [call.arguments[n] for n in "qkv"], weight)
         self.seconds += time.perf_counter() - start
         found = {
-            name: np.zeros_like(x) if g is None else self._from_layout(self.arrays.widen(g), x.shape[1])
+            name: np.zeros_like(x) if g is None else brought_back(self.arrays.widen(g), self.layout, x.shape[1])
             for (name, x), g in zip({"q": q, "k": k, "v": v}.items(), gradients, strict=True)
         }
         return Gradients(call.out, **found, dtype=dtype, seconds=time.perf_counter() - start + call.seconds)
@@ -102,7 +103,7 @@ class FunctionSubject:
     ) -> _Call:
         self.calls.append({"q": q, "k": k, "v": v, "dtype": dtype, **asked})
         inputs = self._inputs(q, k, v, dtype, storage, gradient=gradient)
-        options = self._options(asked, q, k, dtype)
+        options = self.options(asked, q, k, dtype)
         arguments = inputs | options
         before = {n: self.arrays.widen(a) for n, a in arguments.items() if self.arrays.owns(a)} if watch else {}
         native, seconds = self._run(inputs, options, asked, dtype, storage)
@@ -116,22 +117,22 @@ class FunctionSubject:
         self, q: FloatArray, k: FloatArray, v: FloatArray, dtype: str, storage: str, *, gradient: bool = False
     ) -> dict[str, Array]:
         return {
-            name: self.arrays.make(self._to_layout(x), dtype, storage, gradient=gradient)
+            name: self.arrays.make(self.laid_out(x), dtype, storage, gradient=gradient)
             for name, x in (("q", q), ("k", k), ("v", v))
         }
 
-    def _options(self, asked: Mapping[str, Any], q: FloatArray, k: FloatArray, dtype: str) -> dict[str, Any]:
+    def options(self, asked: Mapping[str, Any], q: FloatArray, k: FloatArray, dtype: str) -> dict[str, Any]:
         """Arguments by role; a role that the function lacks is left out (claims that need it do not reach this)."""
         options: dict[str, Any] = {}
         mask, bias = asked.get("mask"), asked.get("bias")
         if mask is not None:
             shown = ~mask if self.profile.get("polarity") == "masked" else mask
             options["mask" if self.signature.has("mask") else "bias"] = self.arrays.make(
-                self._mask_in_layout(shown), "bool"
+                mask_laid_out(shown, self.layout), "bool"
             )
         if bias is not None:
             options["bias" if self.signature.has("bias") else "mask"] = self.arrays.make(
-                self._mask_in_layout(bias), dtype
+                mask_laid_out(bias, self.layout), dtype
             )
         if self.signature.has("causal"):
             options["causal"] = bool(asked.get("causal"))
@@ -147,34 +148,13 @@ class FunctionSubject:
                 options.setdefault(role, 0.0 if role == "dropout" else None)
         return options
 
-    def _mask_in_layout(self, mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        if self.profile.get("layout") in ("td", "btd") and mask.ndim == 4:
-            return mask[:, 0] if self.profile.get("layout") == "btd" else mask[0, 0]
-        return mask
+    @property
+    def layout(self) -> str:
+        return str(self.profile.get("layout", "bhtd"))
 
-    def _to_layout(self, x: FloatArray) -> FloatArray:
-        match self.profile.get("layout", "bhtd"):
-            case "bthd":
-                return x.swapaxes(1, 2)
-            case "btm":
-                return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
-            case "btd":
-                return x[:, 0]
-            case "td":
-                return x[0, 0]
-        return x
-
-    def _from_layout(self, x: FloatArray, heads: int) -> FloatArray:
-        match self.profile.get("layout", "bhtd"):
-            case "bthd":
-                return x.swapaxes(1, 2)
-            case "btm":
-                return x.reshape(x.shape[0], x.shape[1], heads, -1).swapaxes(1, 2)
-            case "btd":
-                return x[:, None]
-            case "td":
-                return x[None, None]
-        return x
+    def laid_out(self, x: FloatArray) -> FloatArray:
+        """An array of layout bhtd in the function's own layout."""
+        return laid_out(x, self.layout)
 
     # The call itself
 
@@ -241,18 +221,14 @@ class FunctionSubject:
         out = _first(native)
         if not self.arrays.owns(out):
             raise BadResult(f"the function returned {type(out).__name__}, not an array of {self.arrays.name}")
-        in_layout = self._to_layout(np.broadcast_to(0.0, shape)).shape
+        in_layout = self.laid_out(np.broadcast_to(0.0, shape)).shape
         if tuple(out.shape) != in_layout:
-            raise BadResult(
-                f"the output has shape {list(out.shape)}, expected {list(in_layout)} in layout {self.profile.get('layout')}"
-            )
+            raise BadResult(f"the output has shape {list(out.shape)}, expected {list(in_layout)} in layout {self.layout}")
         found = self.arrays.dtype_of(out)
         if found != dtype:
             key = ("dtype", found, dtype)
-            self.observations.setdefault(
-                key, Observation("dtype", f"queries in {dtype}", f"the output is {found}", found)
-            )
-        wide = self._from_layout(self.arrays.widen(out), shape[1])
+            self.observations.setdefault(key, Observation("dtype", f"queries in {dtype}", f"the output is {found}", found))
+        wide = brought_back(self.arrays.widen(out), self.layout, shape[1])
         return np.ascontiguousarray(wide)
 
     def _aliases(self, out: Array, inputs: Mapping[str, Any]) -> tuple[str, ...]:

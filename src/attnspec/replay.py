@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnspec.audit import Report, Unit
+from attnspec.auditor import Report, Unit
 from attnspec.causes import explain
 from attnspec.errors import CannotRun, UsageError
 from attnspec.properties.case import Case, CaseError
@@ -27,9 +27,7 @@ def find(name: str, folder: Path) -> Path:
         )
     known = ", ".join(sorted(p.stem for p in folder.glob("*.json"))[:6]) or "none"
     rule = (
-        "an id prefix has 4 characters or more"
-        if len(name) < 4
-        else f"neither a file nor an id in {folder} (there: {known})"
+        "an id prefix has 4 characters or more" if len(name) < 4 else f"neither a file nor an id in {folder} (there: {known})"
     )
     raise UsageError(f"case {name!r}: {rule}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import hypothesis
@@ -101,9 +102,7 @@ class _Run:
         if first is None:
             self._shrunk_by_hypothesis(dtype, seed)
         elif self.budget.shrink:
-            self._fails(
-                reduced(first, given, self.subject.profile, self._fails)
-            )  # the last failure noted is the smallest
+            self._fails(reduced(first, given, self.subject.profile, self._fails))  # the last failure noted is the smallest
         return self._settled()
 
     def _settled(self) -> Outcome:
@@ -178,10 +177,8 @@ class _Run:
         def attempt(case: Case) -> None:
             self.check(case)
 
-        try:
+        with suppress(Violation):  # the last failing case, which `check` noted, is the minimal one
             attempt()
-        except Violation:
-            pass  # the last failing case, which `check` noted, is the minimal one
 
     def repeatable(self) -> bool:
         """Whether each call of the failing case gives the same bits three times over."""

@@ -52,10 +52,10 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         match = re.match(r"\w+\((?P<arguments>.*?)\)\s*(->|$)", text)
         if match is None:
             raise UsageError(
-                f"{function!r} has no signature and no docstring that begins with one; wrap it in a Python function of q, k, v"
+                f"{function!r} has no signature and no docstring that begins with one; wrap it in a function of q, k, v"
             ) from None
         made: dict[str, Any] = {}
-        exec(compile(f"def signature({match['arguments']}): ...", "<docstring>", "exec"), {}, made)  # noqa: S102
+        exec(compile(f"def signature({match['arguments']}): ...", "<docstring>", "exec"), {}, made)
         return list(inspect.signature(made["signature"]).parameters.values())
 
 
@@ -79,7 +79,7 @@ def read(function: Callable[..., Any], name: str) -> Signature:
         words = {"q": "query/q", "k": "key/k", "v": "value/v"}
         raise UsageError(
             f"{name}({shown}): an attention function has parameters for query, key and value, and "
-            f"{', '.join(words[m] for m in missing)} is not among these; rename them, or wrap the function in one of (q, k, v)"
+            f"{', '.join(words[m] for m in missing)} is not among these; rename them, or wrap it in a function of (q, k, v)"
         )
     understood = set(roles.values())
     required = [p for p in everything if p.default is p.empty and p.name not in understood]
@@ -88,8 +88,6 @@ def read(function: Callable[..., Any], name: str) -> Signature:
             f"{name}({shown}): parameter {required[0].name!r} is required and not understood; "
             f"give it a default, or wrap the function. Understood: {', '.join(n[0] for n in ROLES.values())}"
         )
-    positional = tuple(
-        role for p in everything for role, n in roles.items() if n == p.name and p.kind is p.POSITIONAL_ONLY
-    )
+    positional = tuple(role for p in everything for role, n in roles.items() if n == p.name and p.kind is p.POSITIONAL_ONLY)
     needed = tuple(role for role, n in roles.items() for p in everything if p.name == n and p.default is p.empty)
     return Signature(roles, positional, needed)

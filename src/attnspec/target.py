@@ -72,9 +72,7 @@ def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         name = key.replace("-", "_")
         if name not in DECLARATIONS:
-            raise UsageError(
-                f"option {key!r} is not known{nearest(name, DECLARATIONS)} Known: {', '.join(DECLARATIONS)}"
-            )
+            raise UsageError(f"option {key!r} is not known{nearest(name, DECLARATIONS)} Known: {', '.join(DECLARATIONS)}")
         rule = DECLARATIONS[name]
         checked[name] = _parse(name, value, rule)
     return checked
@@ -142,10 +140,14 @@ def wrap(function: Callable[..., Any], options: Mapping[str, Any]) -> Loaded:
     """A callable given in Python, as a target."""
     name = getattr(function, "__name__", type(function).__name__)
     module = getattr(function, "__module__", None)
-    call = (
-        (f"from {module} import {name}", name) if module and module != "__main__" else (f"# define {name} here", name)
-    )
-    return _judge(f"{module}:{name}" if module else name, function, declarations(options), call)
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    if file is not None and Path(file).is_file() and getattr(function, "__qualname__", None) == name:
+        path = Path(file)
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return _judge(f"{shown}::{name}", function, declarations(options), _script_of_file(path, name))
+    importable = module is not None and module != "__main__"
+    call = (f"from {module} import {name}" if importable else f"# define {name} here", name)
+    return _judge(f"{module}:{name}", function, declarations(options), call)
 
 
 def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str, str]) -> Loaded:
@@ -159,9 +161,7 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
     if kind := _kind(function, declared):
         raise UsageError(f"target {target!r} looks like a {kind}; this version audits attention functions of (q, k, v)")
     if not callable(function):
-        raise UsageError(
-            f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)"
-        )
+        raise UsageError(f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)")
     attribute = getattr(function, "__attnspec__", {})
     return Loaded(target, function, declarations(attribute) | declared, {}, script)
 
@@ -181,7 +181,7 @@ def _called_if_factory(found: Any, target: str) -> Any:
         ]
         if required:
             raise UsageError(
-                f"target {target!r}: class {found.__name__} needs arguments ({', '.join(required)}); name a function that makes one"
+                f"target {target!r}: class {found.__name__} needs arguments ({', '.join(required)}); name a factory"
             )
         return found()
     if inspect.isfunction(found):
@@ -208,9 +208,7 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             names = [n for n in dir(found) if not n.startswith("_")]
-            raise UsageError(
-                f"target {target!r}: {getattr(found, '__name__', found)} has no {part!r}{nearest(part, names)}"
-            )
+            raise UsageError(f"target {target!r}: {getattr(found, '__name__', found)} has no {part!r}{nearest(part, names)}")
         found = getattr(found, part)
     return found
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pebble
 
-from attnspec.audit import Unit, _named, run_unit
+from attnspec.auditor import Unit, _named, run_unit
 from attnspec.conventions import subject_of
 from attnspec.errors import CannotRun
 from attnspec.function import FunctionSubject
@@ -33,6 +33,7 @@ class InProcess:
     """Runs units in this process: for debuggers, for pytest, and for callables that cannot be sent to another."""
 
     def __init__(self, target: str, options: Mapping[str, Any], loaded: Loaded | None = None) -> None:
+        self.target = target
         self._loaded = loaded or load(target, options)
         self._subject = subject_of(self._loaded)
 
@@ -62,14 +63,14 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def profile(self) -> Profile:
         """The subject's profile. Errors: UsageError; CannotRun, also if loading crashes or hangs."""
         try:
             self._profile, self._heavy = self._do(_prepare, self._target, self._options)
-        except _Lost as lost:
+        except _LostError as lost:
             raise CannotRun(f"{self._target}: loading and probing the target {lost}") from None
         return self._profile
 
@@ -78,7 +79,7 @@ class Worker:
             record = self._do(_run, unit)
             assert isinstance(record, Record)
             return record
-        except _Lost as lost:
+        except _LostError as lost:
             assert self._profile is not None
             return Record.unknown(str(lost), **_named(unit, claims()[unit.claim], self._profile))
 
@@ -88,12 +89,12 @@ class Worker:
             return future.result()
         except TimeoutError:
             self._revive()
-            raise _Lost(f"hung: no answer within {self._seconds:g} s (--timeout); the worker was stopped") from None
+            raise _LostError(f"hung: no answer within {self._seconds:g} s (--timeout); the worker was stopped") from None
         except pebble.ProcessExpired as died:
             self._revive()
-            raise _Lost(f"crashed: the worker died {_cause(died.exitcode)}") from None
+            raise _LostError(f"crashed: the worker died {_cause(died.exitcode)}") from None
         except CancelledError:
-            raise _Lost("was cancelled") from None
+            raise _LostError("was cancelled") from None
 
     def _revive(self) -> None:
         """Imports here what the dead worker had imported: the next one starts with it."""
@@ -101,7 +102,7 @@ class Worker:
             importlib.import_module(name)
 
 
-class _Lost(Exception):
+class _LostError(Exception):
     """The worker gave no answer."""
 
 

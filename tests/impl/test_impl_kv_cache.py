@@ -22,9 +22,7 @@ def test_cache_shows_views_of_one_memory():
         assert torch.equal(k_all, k[:, :, :end])
         assert torch.equal(v_all, v[:, :, :end])
         assert (k_all.data_ptr(), v_all.data_ptr()) == (cache.keys.data_ptr(), cache.values.data_ptr())
-    message = (
-        "length=5, T=1, max_length=5: length + T must stay within max_length; call reset() or build a longer cache"
-    )
+    message = "length=5, T=1, max_length=5: length + T must stay within max_length; call reset() or build a longer cache"
     raises(message, cache.append, k[:, :, :1], v[:, :, :1])
     assert cache.length == 5
 

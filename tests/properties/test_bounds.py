@@ -217,9 +217,7 @@ def ratios(case: Case) -> dict[tuple[str, str], float]:
     if preconditions(case.q, case.k, case.v, **case.options(), dtype=case.dtype) is not None:
         return {}
     want, allowed, found = exact(case), bounds(case), {}
-    unable = ["torch flash"] * (case.v.shape[-1] != case.q.shape[-1]) + ["torch flash", "torch math"] * bool(
-        case.softcap
-    )
+    unable = ["torch flash"] * (case.v.shape[-1] != case.q.shape[-1]) + ["torch flash", "torch math"] * bool(case.softcap)
     for name in IMPLEMENTATIONS.keys() - set(unable):
         got = computed(case, IMPLEMENTATIONS[name])
         found |= {(name, y): ratio(got[y], want[y], allowed[y]) for y in allowed if y in got}

@@ -52,9 +52,7 @@ def sees(t: int, s: int, T: int, S: int, *, causal: Any = None, window: Any = No
     return s in (range(p - window + 1, p + 1) if window_side == "left" else range(p - window + 1, p + window))
 
 
-def loops(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, options: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def loops(q: np.ndarray, k: np.ndarray, v: np.ndarray, options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """scores, weights and out by scalar loops; empty rows are zero."""
     (B, H, T, D), G, S, E = q.shape, k.shape[1], k.shape[2], v.shape[3]
     mask = np.broadcast_to(True if options.get("mask") is None else options["mask"], (B, H, T, S))

@@ -137,9 +137,7 @@ def test_the_slope_of_a_saturated_cap_keeps_its_digits():
 def test_a_cap_far_below_the_scores_has_slope_zero():
     # sech^2(1000) is below the smallest float64; exp(+2000) on the way would overflow, and warnings are errors
     one = np.ones((1, 1, 1, 1))
-    dq, dk, _, _ = attention_backward(
-        one, np.array([[[[1e3], [-1e3]]]]), np.array([[[[1.0], [0.0]]]]), one, softcap=1.0
-    )
+    dq, dk, _, _ = attention_backward(one, np.array([[[[1e3], [-1e3]]]]), np.array([[[[1.0], [0.0]]]]), one, softcap=1.0)
     assert (dq.ravel().tolist(), dk.ravel().tolist()) == ([0.0], [0.0, 0.0])
 
 

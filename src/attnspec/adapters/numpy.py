@@ -15,8 +15,8 @@ from attnspec.properties.subject import FloatArray
 class NumpyArrays:
     """Arrays of NumPy; it differentiates nothing, so gradients come from a declared `vjp` only."""
 
-    name = "numpy"
-    dtypes = ("float64", "float32")
+    name: str = "numpy"
+    dtypes: tuple[str, ...] = ("float64", "float32")
 
     def make(self, x: npt.NDArray[Any], dtype: str, storage: str = "plain", *, gradient: bool = False) -> Array:
         del gradient

@@ -18,8 +18,8 @@ BACKENDS = ("default", "flash", "math", "efficient", "cudnn")
 class TorchArrays:
     """CPU tensors of PyTorch; gradients by autograd."""
 
-    name = "torch"
-    dtypes = ("float64", "float32")
+    name: str = "torch"
+    dtypes: tuple[str, ...] = ("float64", "float32")
 
     def __init__(self) -> None:
         import torch

@@ -33,15 +33,13 @@ def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, e
     return "\n".join(lines) + "\n"
 
 
-def _call(
-    number: int, call: dict[str, Any], subject: FunctionSubject, expression: str, defined: dict[str, str]
-) -> list[str]:
+def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expression: str, defined: dict[str, str]) -> list[str]:
     """One call: definitions of the arrays that changed since the last one, the call, and its output printed."""
     dtype = call["dtype"]
     asked = {n: call.get(n) for n in ("mask", "bias", "causal", "scale", "window", "softcap")}
-    arguments: dict[str, Any] = {n: subject._to_layout(call[n]) for n in "qkv"}
+    arguments: dict[str, Any] = {n: subject.laid_out(call[n]) for n in "qkv"}
     lines = []
-    options = subject._options(asked, call["q"], call["k"], dtype)
+    options = subject.options(asked, call["q"], call["k"], dtype)
     for role in ("mask", "bias"):
         if role in options and subject.arrays.owns(options[role]):
             wide = subject.arrays.widen(options[role])

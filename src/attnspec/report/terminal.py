@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy.typing as npt
 
 from attnspec import __version__
 from attnspec.properties.case import Case, Inputs
@@ -13,7 +13,7 @@ from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Record, Verdict
 
 if TYPE_CHECKING:
-    from attnspec.audit import Report
+    from attnspec.auditor import Report
 
 INLINE = 64  # numbers of an array that are printed; a larger one is in the script
 FAIL = {"must": "FAIL", "should": "WARN", "may": "NOTE"}
@@ -40,7 +40,8 @@ def header(report: Report) -> str:
         kind = f" ({report.profile.get('arrays')}, {report.profile.get('layout')})"
         kind += f" | refuses {len(lost)} of {len(report.profile.features)} features" if lost else ""
     dtypes = "+".join(report.profile["dtypes"]) if report.profile else "?"
-    return f"attnspec {__version__} | target {report.target}{options}{kind} | profile {report.budget} | seed {report.seed} | cpu {dtypes}"
+    target = f"{report.target}{options}{kind}"
+    return f"attnspec {__version__} | target {target} | profile {report.budget} | seed {report.seed} | cpu {dtypes}"
 
 
 def profile_lines(profile: Profile) -> list[str]:
@@ -101,7 +102,7 @@ def failure(records: list[Record], report: Report) -> str | None:
         "",
     ]
     if worst.case is not None:
-        lines += minimal_case(worst.case, report.profile)
+        lines += minimal_case(worst.case)
     e = worst.evidence
     where = f" at {list(e.at)}" if e.at else ""
     lines += [
@@ -142,7 +143,7 @@ def reproduce(case: Case, report: Report) -> list[str]:
     return lines
 
 
-def minimal_case(case: Case, profile: Profile | None) -> list[str]:
+def minimal_case(case: Case) -> list[str]:
     """The case as small arrays and options."""
     x = case.build()
     z = case.sizes
@@ -164,7 +165,7 @@ def _options(x: Inputs) -> str:
     return "".join(f"  {k}={v}" for k, v in chosen.items() if v is not None)
 
 
-def small(array: np.ndarray) -> str:  # type: ignore[type-arg]
+def small(array: npt.NDArray[Any]) -> str:
     """An array with its leading axes of size one dropped, or its shape if it is large."""
     if array.size > INLINE:
         return f"{list(array.shape)} numbers, in the script"
@@ -174,7 +175,7 @@ def small(array: np.ndarray) -> str:  # type: ignore[type-arg]
     return "[" + ", ".join(_row(a) for a in values) + "]" if values.ndim else repr(values.item())
 
 
-def _row(x: np.ndarray) -> str:  # type: ignore[type-arg]
+def _row(x: npt.NDArray[Any]) -> str:
     return "[" + ", ".join(_row(a) if a.ndim else f"{a:.6g}" for a in x) + "]"
 
 
@@ -182,9 +183,7 @@ def summary(report: Report) -> str:
     """How many claims apply, hold and do not."""
     words = [status(records) for records in report.by_claim().values()]
     implied = sum(
-        1
-        for records in report.by_claim().values()
-        if any(r.implied_by and r.verdict is Verdict.VIOLATED for r in records)
+        1 for records in report.by_claim().values() if any(r.implied_by and r.verdict is Verdict.VIOLATED for r in records)
     )
     counts = {w: words.count(w) for w in ("OK", "FAIL", "WARN", "NOTE", "????", "N/A")}
     applied = len(words) - counts["N/A"]

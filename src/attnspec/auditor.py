@@ -13,16 +13,17 @@ import numpy as np
 
 from attnspec import __version__
 from attnspec.causes import explain
-from attnspec.conventions import subject_of
-from attnspec.function import INTERNAL, FunctionSubject
+from attnspec.function import FunctionSubject
+from attnspec.observed import decide
 from attnspec.properties.case import SPEC, Case
 from attnspec.properties.claim import Claim, claims, select
 from attnspec.properties.subject import Profile
-from attnspec.properties.verdict import Evidence, Level, Record, Verdict, exit_code, number
+from attnspec.properties.verdict import Level, Record, Verdict, exit_code, number
 from attnspec.report.script import script
 from attnspec.search import BUDGETS, Budget, search
 from attnspec.target import Loaded, wrap
 
+CASES = Path(".attnspec") / "cases"
 RUN_FORMAT = "attnspec-run/1"
 DEFAULT_SEED = 2718
 
@@ -52,8 +53,7 @@ def run_unit(unit: Unit, loaded: Loaded, subject: FunctionSubject) -> Record:
     observed = list(subject.observations.values())
     if outcome.failing:
         observed = [
-            msgspec.structs.replace(o, case=outcome.failing[0].signed()) if o.kind == "exception" else o
-            for o in observed
+            msgspec.structs.replace(o, case=outcome.failing[0].signed()) if o.kind == "exception" else o for o in observed
         ]
     return Record(
         **_named(unit, claim, subject.profile),
@@ -69,9 +69,7 @@ def run_unit(unit: Unit, loaded: Loaded, subject: FunctionSubject) -> Record:
         seconds={k: round(v, 4) for k, v in seconds.items()},
         versions=versions(subject),
         observations=observed,
-        script=script(loaded, subject, claim, case, outcome.evidence)
-        if case is not None and outcome.evidence
-        else None,
+        script=script(loaded, subject, claim, case, outcome.evidence) if case is not None and outcome.evidence else None,
     )
 
 
@@ -197,9 +195,7 @@ def audit(
     chosen = _select(tuple(select), tuple(ignore))
     if isinstance(target, str):
         name = target
-        runner = (
-            InProcess(target, options) if in_process else Worker(target, options, timeout or BUDGETS[profile].seconds)
-        )
+        runner = InProcess(target, options) if in_process else Worker(target, options, timeout or BUDGETS[profile].seconds)
     else:
         loaded = wrap(target, options)
         name, runner = loaded.name, InProcess(loaded.name, options, loaded)
@@ -208,6 +204,34 @@ def audit(
 
 
 _select = select
+
+
+class ClaimViolation(AssertionError):
+    """What `check` raises: the text of the failure, with the record it was made from."""
+
+    def __init__(self, text: str, record: Record) -> None:
+        self.record = record
+        super().__init__(text)
+
+
+def check(
+    function: str | Callable[..., Any], claim: str, *, profile: str = "quick", seed: int = DEFAULT_SEED, **options: Any
+) -> Report:
+    """Checks one claim, or each claim of a family, and raises ClaimViolation for the first that is violated.
+
+    Errors: ClaimViolation; UsageError; UnknownClaim; RuntimeError if nothing could be decided (UNKNOWN, or not applicable).
+    """
+    from attnspec.report.terminal import failure
+
+    report = audit(function, select=(claim,), profile=profile, seed=seed, in_process=True, **options)
+    for record in report.violations:
+        raise ClaimViolation(failure([record], report) or str(record.evidence), record)
+    if report.exit_code != 0:
+        reasons = {r.reason for r in report.records if r.reason}
+        raise RuntimeError(
+            f"{claim} was not decided on {report.target}: {report.cannot_run or '; '.join(sorted(map(str, reasons)))}"
+        )
+    return report
 
 
 def _audit(
@@ -225,7 +249,7 @@ def _audit(
     report = Report(target, options, budget.name, seed)
     try:
         report.profile = runner.profile()
-        for unit, claim in _units(target, options, chosen, report.profile, budget, seed):
+        for unit, claim in _units(target, options, chosen, budget, seed):
             record = _inapplicable(unit, claim, report.profile) or runner.run(_hinted(unit, report.records))
             report.records.append(record)
             if record.script and record.case:
@@ -243,7 +267,7 @@ def _audit(
 
 
 def _units(
-    target: str, options: dict[str, Any], chosen: list[Claim], profile: Profile, budget: Budget, seed: int
+    target: str, options: dict[str, Any], chosen: list[Claim], budget: Budget, seed: int
 ) -> Iterator[tuple[Unit, Claim]]:
     for claim in chosen:
         if claim.given is None:
@@ -252,13 +276,40 @@ def _units(
             yield Unit(target, options, claim.id, dtype, budget.name, seed), claim
 
 
+def explained(report: Report, claim: Claim, dtype: str, runner: Any) -> Record:
+    """One record alone, with its causes. A claim without cases is decided by what `reference.forward` meets."""
+    assert report.profile is not None
+    name = claim.id if claim.given is not None else "reference.forward"
+    unit = Unit(report.target, report.options, name, dtype, report.budget, report.seed)
+    record = _inapplicable(unit, claims()[name], report.profile) or runner.run(unit)
+    report.records.append(record)
+    if record.script and record.case:
+        report.scripts[record.case.id] = record.script
+    if claim.given is None:
+        report.records += _observed(report, [claim])
+    explain(report.records)
+    return report.records[-1]
+
+
+def keep_cases(report: Report, folder: Path) -> None:
+    """Writes each minimal case, its target and its script under `.attnspec/cases`, where `replay` looks."""
+    for record in report.records:
+        if record.case is None:
+            continue
+        cases = folder / CASES
+        cases.mkdir(parents=True, exist_ok=True)
+        (cases / f"{record.case.id}.json").write_text(record.case.to_json() + "\n")
+        lines = [report.target, *(f"{k}={v}" for k, v in report.options.items())]
+        (cases / f"{record.case.id}.target").write_text("\n".join(lines) + "\n")
+        if record.case.id in report.scripts:
+            (cases / f"{record.case.id}.py").write_text(report.scripts[record.case.id])
+
+
 def _inapplicable(unit: Unit, claim: Claim, profile: Profile) -> Record | None:
     reason = claim.lacking(profile)
     if unit.dtype not in profile["dtypes"]:
         declared = profile.settings["dtypes"].origin == "declared"
-        reason = (
-            f"{unit.dtype} is not among the declared dtypes" if declared else profile.lacks(unit.dtype) or "not offered"
-        )
+        reason = f"{unit.dtype} is not among the declared dtypes" if declared else profile.lacks(unit.dtype) or "not offered"
     if reason is None:
         return None
     return Record(**_named(unit, claim, profile), verdict=Verdict.NOT_APPLICABLE, reason=reason)
@@ -270,118 +321,15 @@ def _hinted(unit: Unit, records: list[Record]) -> Unit:
     return replace(unit, hint=found)
 
 
-# What was observed while other claims ran
-
-
 def _observed(report: Report, chosen: list[Claim]) -> list[Record]:
-    """Verdicts of the claims without cases: from probing, and from refusals and exceptions seen along the way."""
+    """Records of the claims without cases."""
     profile = report.profile
     assert profile is not None
-    records: list[Record] = []
-    for claim in chosen:
-        if claim.given is not None:
-            continue
+    records = []
+    for claim in (c for c in chosen if c.given is None):
         unit = Unit(report.target, report.options, claim.id, "float32", report.budget, report.seed)
-        record = Record(
-            **_named(unit, claim, profile),
-            verdict=Verdict.HOLDS,
-            decided_by="exact",
-            cases=sum(r.cases for r in report.records),
-        )
-        if (reason := claim.lacking(profile)) is not None:
-            record.verdict, record.reason, record.cases = Verdict.NOT_APPLICABLE, reason, 0
-        elif (found := _OBSERVERS[claim.id](report, profile)) is not None:
-            record.verdict, record.evidence, record.case = Verdict.VIOLATED, *found
-        elif (
-            not any(r.verdict in (Verdict.HOLDS, Verdict.VIOLATED) for r in report.records) and claim.family == "robust"
-        ):
-            record.verdict, record.reason, record.cases = Verdict.NOT_APPLICABLE, "nothing else was exercised", 0
+        record = Record.unknown("not decided", **_named(unit, claim, profile))
+        record.reason = None
+        decide(claim, report.records, profile, record)
         records.append(record)
     return records
-
-
-Finding = tuple[Evidence, Case | None] | None
-
-
-def _seen(report: Report, kind: str, keep: Callable[[Any], bool] = lambda _: True) -> Finding:
-    for record in report.records:
-        for o in record.observations:
-            if o.kind == kind and keep(o):
-                return Evidence(
-                    f"{o.feature} (while checking {record.claim})",
-                    got=o.error,
-                    expected="an output",
-                    why="no error is allowed here",
-                ), o.case
-    return None
-
-
-def _contradiction(name: str) -> Callable[[Report, Profile], Finding]:
-    def find(report: Report, profile: Profile) -> Finding:
-        for c in profile.contradictions:
-            if c.convention == name:
-                origin = profile.settings[name].origin
-                return Evidence(
-                    f"{name.replace('_', ' ')}, {origin}",
-                    got=f"{c.got} (probed)",
-                    expected=c.expected,
-                    why="what is declared or promised is kept",
-                ), None
-        if name == "polarity" and profile.get("polarity") == "masked" and not profile.promises("polarity"):
-            return Evidence(
-                "polarity of the boolean mask",
-                got="True = masked out",
-                expected="True = may attend",
-                why="a convention worth knowing",
-            ), None
-        return None
-
-    return find
-
-
-def _dtype(report: Report, profile: Profile) -> Finding:
-    found = _seen(report, "dtype")
-    return None if found is None else (msgspec.structs.replace(found[0], expected="the dtype of the queries"), None)
-
-
-def _unclear(report: Report, profile: Profile) -> Finding:
-    internal = {e.__name__ for e in INTERNAL} | {"UnboundLocalError"}
-    if (found := _seen(report, "refusal", lambda o: o.type in internal)) is not None:
-        return msgspec.structs.replace(found[0], expected="an error that says what is not offered"), None
-    for feature, reason in profile.refusals.items():
-        if any(reason.startswith(f"refuses: {name}") for name in internal):
-            return Evidence(
-                feature,
-                got=reason.removeprefix("refuses: "),
-                expected="an error that says what is not offered",
-                why="no error from inside",
-            ), None
-    return None
-
-
-def _broken_promise(report: Report, profile: Profile) -> Finding:
-    promised = {"mask": "bool", "bias": "bias"}
-    kinds = profile.get("mask", ()) if profile.promises("mask") else ()
-    wanted = [f for f, kind in promised.items() if kind in kinds]
-    wanted += ["grouped"] if profile.promises("grouped") and profile["grouped"] else []
-    wanted += ["causal"] if profile.promises("causal") and profile["causal"] in ("flag", "always") else []
-    wanted += list(profile["dtypes"]) if profile.promises("dtypes") else []
-    for feature in wanted:
-        if (reason := profile.lacks(feature) if feature != "float32" else None) is not None:
-            return Evidence(
-                f"{feature}, promised", got=reason, expected="offered", why="what is promised is offered"
-            ), None
-    return None
-
-
-_OBSERVERS: dict[str, Callable[[Report, Profile], Finding]] = {
-    "convention.layout": _contradiction("layout"),
-    "convention.alignment": _contradiction("alignment"),
-    "convention.empty-row": _contradiction("empty_row"),
-    "convention.polarity": _contradiction("polarity"),
-    "convention.output-dtype": _dtype,
-    "contract.promised": _broken_promise,
-    "robust.no-exception": lambda report, _: _seen(report, "exception"),
-    "robust.clear-refusal": _unclear,
-    "robust.uniform-refusal": lambda report, _: _seen(report, "refusal"),
-}

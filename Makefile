@@ -1,0 +1,47 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test check lint types docs alarms bench clean
+
+$(BIN)/attnspec: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/test-ready: $(BIN)/attnspec
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Audits torch's SDPA on each backend, this project's own attention and a broken example; writes attnspec-report/.
+demo: $(BIN)/attnspec
+	$(BIN)/attnspec demo --report attnspec-report
+
+test: $(VENV)/test-ready
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered
+
+check: lint types test
+
+lint: $(VENV)/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test-ready
+	$(BIN)/mypy
+
+# Regenerates docs/claims.md, docs/kill-matrix.md and the kill matrix itself; tests compare them.
+docs: $(VENV)/test-ready
+	$(BIN)/python docs/generate.py
+
+# Correct variants and real implementations over many seeds; resumable, results in docs/alarms.json.
+alarms: $(VENV)/test-ready
+	$(BIN)/python benchmarks/alarms.py
+
+# Where the time of a quick audit goes: import, subject, oracle, engine.
+bench: $(VENV)/test-ready
+	$(BIN)/python benchmarks/quick_audit.py
+
+clean:
+	rm -rf $(VENV) build dist attnspec-report .attnspec .coverage*

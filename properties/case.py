@@ -145,14 +145,15 @@ class Case(_Record, frozen=True):
     def _values(self, name: str, shape: tuple[int, ...]) -> FloatArray:
         how = self.values.get(name, Values())
         positions, width = shape[-2:]
+        if how.kind == "zeros":
+            return np.zeros(shape)
+        if how.kind == "ones":
+            return np.full(shape, how.gain)
+        if how.kind == "one-hot":
+            rows = np.eye(width)[np.arange(positions) % width] if width else np.zeros((positions, width))
+            return np.broadcast_to(rows * how.gain, shape).copy()
         x = numbers.normal(self.seed, name, shape)
         match how.kind:
-            case "zeros":
-                x = np.zeros(shape)
-            case "ones":
-                x = np.ones(shape)
-            case "one-hot":
-                x = np.broadcast_to(np.eye(width)[np.arange(positions) % width] if width else 0.0, shape).copy()
             case "integers":
                 x = np.trunc(x)
             case "constant":

@@ -18,11 +18,12 @@ def laid_out(x: FloatArray, layout: str) -> FloatArray:
         case "bthd":
             return np.swapaxes(x, 1, 2)
         case "btm":
-            return np.reshape(np.swapaxes(x, 1, 2), (x.shape[0], x.shape[2], x.shape[1] * x.shape[3]))
+            folded: FloatArray = np.swapaxes(x, 1, 2).reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3])
+            return folded
         case "btd":
             return np.asarray(x[:, 0])
         case "td":
-            return x[0, 0]
+            return np.asarray(x[0, 0])
     return x
 
 

@@ -26,6 +26,7 @@ FEATURES = {
     "causal-rectangular": "a causal mask at T < S",
     "causal-tall": "a causal mask at T > S",
     "mask-and-causal": "a mask beside the causal flag",
+    "mask-and-bias": "a boolean mask beside an additive bias",
     "scale": "a scale argument",
     "window": "a sliding window",
     "softcap": "a soft cap on the scores",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace
 
+from attnspec.properties import numbers
 from attnspec.properties.case import Case, Inputs, Plant
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import same_bits, within
@@ -138,6 +139,35 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
         2 * unmasked.error,
         "output under a mask that hides nothing",
         why=unmasked.why,
+    )
+
+
+@claim(
+    "mask.composes-with-bias",
+    level="must",
+    handle="MK13",
+    idea="I25",
+    source=TORCH,
+    needs=("mask-and-bias",),
+    given=Cases(mask="always", kinds=("bool",)),
+    within="bound",
+    about="mask",
+    mutants=("mask.bias_dropped",),
+)
+def mask_composes_with_bias(subject: Attention, case: Case) -> None:
+    """A boolean mask beside a bias is the bias with -inf where the mask hides."""
+    x = case.build()
+    assert x.mask is not None
+    bias = numbers.normal(case.seed, "bias", x.mask.shape)
+    both, one = x.but(bias=bias), x.but(mask=None, bias=np.where(x.mask, bias, -np.inf))
+    want = expected(subject.profile, both)
+    some = visible(subject.profile, both).any(-1, keepdims=True)
+    within(
+        np.where(some, both.through(subject), 0.0),
+        np.where(some, one.through(subject), 0.0),
+        2 * want.error,
+        "output under mask and bias against the bias that holds both",
+        why=f"twice the {want.why}",
     )
 
 

@@ -26,7 +26,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
         softcap="never",
         scale="never",
         gains=(1.0, 2.0),
-        plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-4096.0)),
+        plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-65536.0)),
     ),
     within="bound",
     mutants=("softmax.no_max",),

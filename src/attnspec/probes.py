@@ -193,6 +193,14 @@ class Prober:
         for kind, feature, name in (("bool", "mask", "mask_axes"), ("bias", "bias", "bias_axes")):
             if self.features[feature] is None:
                 self._find_axes(kind, feature, name)
+        if (
+            self.signature.has("mask")
+            and self.signature.has("bias")
+            and self.features["mask"] is self.features["bias"] is None
+        ):
+            self.offers("mask-and-bias", **self._masked("bool", (3, 3)), **self._masked("bias", (3, 3)))
+        else:
+            self.features["mask-and-bias"] = "not offered: no parameter for each"
         if self.features["causal"] is None and None in (self.features["mask"], self.features["bias"]):
             self.offers(
                 "mask-and-causal",

@@ -1,7 +1,8 @@
 """The only place with tolerances: how far a correct floating-point computation of attention may be from the exact one.
 
 Class `wide` of numerics.md (float64 and float32): any order and blocking of sums, fused multiply-add or not, the scale
-folded into q and k or into the scores, exp or exp2, normalising before or after the product with the values, scores
+folded into q and k or into the scores, exp or exp2, normalising before or after the product with the values or by the
+logarithm of the sum, scores
 shifted by the row's or a running maximum. The same values go to the oracle, so input rounding never enters. A subject
 passes where
 
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attnspec.properties.bounds_oracle import BLOCK, Array, Attention, attention
+from attnspec.properties.bounds_oracle import Array, Attention, attention
 
-C_EXP, C_TANH = 4, 8  # declared errors of exp and tanh in units of u_a (5.1; measured 1.0 to 2.9, one machine)
+# Declared errors of exp, log and tanh in units of u_a (5.1; exp measured 1.0 to 2.9, one machine).
+C_EXP, C_LOG, C_TANH = 4, 4, 8
+NORMALISER = 2.0**-6  # declared: reached at scores of 1e5 in float32, whose own rounding moves weights by that much
 CHUNK = 1 << 22  # numbers in the largest temporary array, 32 MiB
 
 
@@ -164,7 +167,7 @@ def weighted_distances(a: Attention, weights: list[Array]) -> tuple[Array, Array
 
 @dataclass(frozen=True)
 class ForwardBound:
-    """The allowed error of the output, the hull of the values, and the five terms of which the error is the sum."""
+    """The allowed error of the output, the hull of the values, and the six terms of which the error is the sum."""
 
     error: Array  # [B,H,T,E]; 0 for an empty row
     cap: Array  # max_j |v_jc - o_c|: no choice of weights can do worse
@@ -185,7 +188,20 @@ def output_terms(a: Attention, f: Precision, moved: Perturbation, S: Array, k_ou
     denominator = x(moved.w_z) * (np.abs(a.o) + S)
     output = x(w(k_out, f.u_o)) * (np.abs(a.o) + (S + stored + denominator + floor))
     terms = {"scores": S, "weights": stored, "denominator": denominator, "underflow": floor + f.l_o, "output": output}
+    terms["normaliser"] = np.where(moved.U > 0, moved.U * normaliser_error(a, f), 0.0) @ v
     return {name: np.where(a.n > 0, term, 0.0) for name, term in terms.items()}
+
+
+def normaliser_error(a: Attention, f: Precision) -> Array:
+    """Relative error of a weight that is computed as exp(t - L), L = log sum exp t, instead of by a division.
+
+    Numerics.md leaves this form out; flash kernels and many plain implementations use it. The rounding of L and of t - L
+    and the error of exp then act on each weight alone, where a division would cancel what all weights share. The form is
+    granted NORMALISER at most: where scores are so large that it loses more, it is not a way to compute attention.
+    """
+    log_z = a.lse - a.m
+    budget = w(C_EXP, f.u_a) + w(3, f.u_a) * (np.abs(a.shifted) + log_z) + w(C_LOG + 2, f.u_a) * log_z
+    return np.where(a.visible, np.minimum(x(budget + w(2, f.u_a) * np.abs(a.lse)), NORMALISER), 0.0)
 
 
 @np.errstate(all="ignore")
@@ -217,23 +233,10 @@ def forward(
         for i, (f, y) in enumerate(zip(classes, moved, strict=True))
     ]
     terms = {name: shares[0][name] + shares[-1][name] for name in shares[0]}
+    terms["normaliser"] = shares[0]["normaliser"]  # the oracle divides
     error = np.sum(list(terms.values()), axis=0)
-    vacuous = (error >= hull) & (2 * terms["scores"] >= error) & (hull > 0)
+    vacuous = (error >= hull) & (2 * (terms["scores"] + terms["normaliser"]) >= error) & (hull > 0)
     return ForwardBound(error, hull, vacuous, terms)
-
-
-def softmax_sum(n: int, precision: Precision) -> float:
-    """Bound for |sum of the weights - 1| over n keys, the sum taken in float64; no weight exceeds 1 by more either.
-
-    Errors of scores move weight between keys and keep the sum (5.2: S = 0 for constant values), so only the roundings
-    of numerator, denominator and output remain. Not from `forward`, whose sum of U counts every weight at its own
-    largest. Weights are never negative. Each weight's own bound is `forward` with the identity as values.
-    """
-    blocks = -(-n // BLOCK)
-    f = precision
-    budget = w(n + 4 + n + 3, f.u_a) + w(2 * f.k_b * blocks + 1, f.u_s) + w(f.k_p, f.u_p) + w(f.k_out, f.u_o)
-    floor = f.l_a + (f.k_p + 1) * f.l_p + 2 * (n + blocks) * f.l_a + (2 * blocks + 2) * f.l_s + f.l_o
-    return float(x(budget + w(n, ORACLE.u_a))) + 2 * n * floor
 
 
 @np.errstate(all="ignore")

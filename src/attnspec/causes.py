@@ -88,9 +88,9 @@ def options(case: Case) -> set[str]:
 
 @cache
 def kill_matrix() -> dict[str, list[str]]:
-    """Claims that each mutant violates in a quick audit; empty while the matrix is being made for the first time."""
+    """Claims that each mutant violates, as committed."""
     file = files("attnspec.properties.mutants") / "kill_matrix.json"
-    return dict(json.loads(file.read_text())["killed_by"]) if file.is_file() else {}
+    return dict(json.loads(file.read_text(encoding="utf-8"))["killed_by"]) if file.is_file() else {}
 
 
 def likely_causes(violated: set[str], held: set[str], most: int = 2) -> list[tuple[str, int, int]]:

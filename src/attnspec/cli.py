@@ -32,6 +32,8 @@ class _Group(click.Group):
             raise SystemExit(_refuse(str(error))) from None
         except BrokenPipeError:
             raise SystemExit(0) from None
+        except KeyboardInterrupt:  # before or after the audit itself; click would make it 1, "violated"
+            raise SystemExit(130) from None
 
 
 def _refuse(message: str) -> int:
@@ -123,7 +125,7 @@ def audit(targets: tuple[str, ...], options: dict[str, Any], in_process: bool, k
         if report.interrupted:
             break
     _written(reports, settings)
-    raise SystemExit(code)
+    raise SystemExit(code if reports else _worse(code, 5))  # an audit that exercised nothing is not green
 
 
 def _selected(settings: dict[str, Any]) -> None:
@@ -182,6 +184,7 @@ class _Progress:
 
 def _written(reports: list[Report], settings: dict[str, Any]) -> None:
     if settings["json_file"] is not None:
+        settings["json_file"].parent.mkdir(parents=True, exist_ok=True)
         settings["json_file"].write_text("".join(r.to_json() for r in reports))
         click.echo(f"results: {settings['json_file']}")
     if settings["report_folder"] is not None:

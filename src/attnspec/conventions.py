@@ -12,6 +12,7 @@ from attnspec.function import FunctionSubject
 from attnspec.layout import LAYOUTS
 from attnspec.probes import FAILED, Prober, benign
 from attnspec.properties.subject import Origin, Profile, Setting
+from attnspec.properties.verdict import first_line
 from attnspec.signature import Signature, read
 from attnspec.target import Loaded
 
@@ -31,6 +32,13 @@ def subject_of(loaded: Loaded) -> FunctionSubject:
     Errors: UsageError for a signature that is not one of attention; CannotRun if plain float32 self-attention at T = S = 2
     fails in every array library and layout that was tried, with what each said.
     """
+    try:
+        return _subject_of(loaded)
+    except (*FAILED, MemoryError) as error:  # a probe that nothing else caters for
+        raise CannotRun(f"{loaded.name}: probing it ended in {first_line(error)}") from error
+
+
+def _subject_of(loaded: Loaded) -> FunctionSubject:
     signature = read(loaded.function, loaded.name)
     settings = _promised(loaded, signature)
     arrays, layouts = _arrays(loaded, signature, settings)

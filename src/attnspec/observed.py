@@ -27,7 +27,7 @@ def decide(claim: Claim, records: Records, profile: Profile, record: Record) -> 
         record.verdict, record.reason = Verdict.NOT_APPLICABLE, reason
     elif (found := OBSERVERS[claim.id](records, profile)) is not None:
         record.verdict, (record.evidence, record.case) = Verdict.VIOLATED, found
-    elif claim.family == "robust" and not exercised:
+    elif (claim.family == "robust" or claim.id == "convention.output-dtype") and not exercised:
         record.verdict, record.reason = Verdict.NOT_APPLICABLE, "nothing else was exercised"
     else:
         record.verdict, record.decided_by, record.cases = Verdict.HOLDS, "exact", sum(r.cases for r in records)

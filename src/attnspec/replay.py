@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnspec.auditor import Report, Unit
+from attnspec.auditor import Report, Unit, _inapplicable, _observed
 from attnspec.causes import explain
 from attnspec.errors import CannotRun, UsageError
 from attnspec.properties.case import Case, CaseError
-from attnspec.properties.claim import UnknownClaim, select
+from attnspec.properties.claim import UnknownClaim, claims, select
 from attnspec.worker import InProcess, Worker
 
 
@@ -42,6 +42,8 @@ def read(path: Path) -> Case:
         select((case.claim,))
     except UnknownClaim as error:
         raise UnknownClaim(f"{path}: {error}; the case is of spec {case.spec}") from None
+    if case.claim not in claims() or claims()[case.claim].given is None:
+        raise CaseError(f"{path}: claim={case.claim!r} is a family, or has no cases of its own; name the claim of the case")
     return case
 
 
@@ -59,8 +61,11 @@ def replay_case(path: Path, target: str | None, options: dict[str, Any], *, in_p
     try:
         with InProcess(target, options) if in_process else Worker(target, options, 60.0) as runner:
             report.profile = runner.profile()
-            record = runner.run(Unit(target, options, case.claim, case.dtype, "replay", case.seed, case))
+            unit = Unit(target, options, case.claim, case.dtype, "replay", case.seed, case)
+            record = _inapplicable(unit, claims()[case.claim], report.profile) or runner.run(unit)
             report.records = [record]
+            if any(o.kind == "exception" for o in record.observations):  # found while this claim was being checked
+                report.records += _observed(report, [claims()["robust.no-exception"]])
             if record.script and record.case:
                 report.scripts[record.case.id] = record.script
             explain(report.records)

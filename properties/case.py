@@ -23,10 +23,11 @@ FORMAT = "attnspec-case/1"
 SPEC = "2026.12"
 
 ValueKind = Literal[
-    "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "fine", "heavy", "needle"
+    "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "fine", "heavy", "needle", "peak"
 ]  # simple to nasty: the order in which a case shrinks
 MaskKind = Literal["bool", "bias"]
-MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal"]
+MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal", "first", "last"]
+PEAK = 128.0
 HUGE = {"k": 2.0**13, "v": 2.0**100}
 # A huge key keeps scores below the -1e9 with which many implementations hide keys; a huge value has no such limit, since
 # a weight that is exactly zero must annul it. Both stay finite in float32 under any sum over keys (numerics.md P1, P2).
@@ -164,6 +165,8 @@ class Case(_Record, frozen=True):
                 x = x + numbers.low_bits(self.seed, name, shape, self.dtype)
             case "heavy":
                 x = x * np.where(numbers.below(8, self.seed, f"{name}/heavy", shape) == 0, 64.0, 1.0)
+            case "peak":
+                x[..., [t for t in how.at if t < positions], :] = PEAK
             case "needle":
                 x[..., [t for t in how.at if t < positions], :] *= 32.0
         return x * how.gain
@@ -183,6 +186,10 @@ class Case(_Record, frozen=True):
                 keep = keys < lengths
             case "left-padding":
                 keep = keys >= z.S - lengths
+            case "first":
+                keep = keys < max(1, int(m.keep * z.S))
+            case "last":
+                keep = keys >= z.S - max(1, int(m.keep * z.S))
             case "prefix":
                 keep = (keys < lengths) | (s <= t)
             case "band":

@@ -104,7 +104,11 @@ class Claim:
 
     def lacking(self, profile: Profile) -> str | None:
         """Why the claim does not apply to a subject of this profile, or None."""
-        needs = (*self.needs, "non-causal") if self.given and self.given.causal == "never" else self.needs
+        needs = self.needs
+        if self.given and self.given.causal == "never":
+            needs = (*needs, "non-causal")
+        if self.given and self.given.mask == "always" and not profile.offers("non-causal"):
+            needs = (*needs, "mask-and-causal")
         return next((reason for need in needs if (reason := profile.lacks(need))), None)
 
     def level_for(self, profile: Profile) -> Level:

@@ -61,15 +61,18 @@ def same_bits(got: FloatArray, want: FloatArray, what: str, *, live: bool, noise
         )
 
 
-def within(got: FloatArray, want: FloatArray, allowed: FloatArray, what: str, *, why: str) -> None:
-    """|got - want| <= allowed for each element; where `want` is NaN or infinite, `got` must be the same."""
+def within(got: FloatArray, want: FloatArray, allowed: FloatArray, what: str, *, why: str, rival: float = 0.0) -> None:
+    """|got - want| <= allowed for each element; where `want` is NaN or infinite, `got` must be the same.
+
+    `rival` is what a wrong implementation could have given: the comparison had power if it would have been rejected.
+    """
     _same_shape(got, want, what)
     allowed = np.broadcast_to(allowed, want.shape)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         error = np.abs(got - want)
         same = (got == want) | (np.isnan(got) & np.isnan(want))
         ratio = np.where(same, 0.0, np.where(np.isfinite(error), error / allowed, np.inf))
-        power = np.abs(want) > allowed  # zeros in place of the answer would be rejected here
+        power = np.abs(want - rival) > allowed
     worst = float(ratio.max(initial=0.0))
     _note(exposed=bool(power.any()), ratio=worst, decided_by="bound")
     if not worst <= 1.0:

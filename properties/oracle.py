@@ -31,7 +31,7 @@ class Expected:
 def visible(profile: Profile, x: Inputs) -> BoolArray:
     """True where a query may attend to a key: the intersection of mask, -inf bias, causal flag and window; [B,H,T,S]."""
     queries, keys = x.q.shape[2], x.k.shape[2]
-    alignment = profile.get("alignment", "top-left")
+    alignment = profile.alignment
     seen = visible_keys(queries, keys, mask=x.mask, bias=x.bias, causal=alignment if x.causal else None)
     if x.window is not None:
         seen = seen & window_mask(queries, keys, x.window, alignment, profile.get("window", "left"))

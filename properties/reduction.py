@@ -74,6 +74,8 @@ def _position(plant: Plant, sizes: Sizes) -> int:
 
 def _plainer(case: Case, given: Cases) -> Iterator[Case]:
     for name, values in case.values.items():
+        if name == "v" and given.identity:
+            continue
         kinds = given.values.get(name, ("zeros", "normal") if name != "v" else ("normal",))
         for kind in kinds[: kinds.index(values.kind)] if values.kind in kinds else kinds:
             yield case.but(values=case.values | {name: Values(kind, given.gains[0])})

@@ -12,6 +12,13 @@ from attnspec.properties.strategies import STORAGES, Cases, enough_keys, mask_ax
 from attnspec.properties.subject import Profile
 
 EDGES = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)  # around the block sizes of real kernels
+# Each of the other sizes beyond what is drawn, and past the widths that kernels are written for.
+WIDE: tuple[dict[str, Any], ...] = (
+    {"batch": 5, "heads": 1},
+    {"batch": 1, "heads": 12},
+    *({"batch": 1, "heads": 1, "width": n} for n in (17, 33, 65, 129)),
+    *({"batch": 1, "heads": 1, "channels": n} for n in (17, 33, 65, 129)),
+)
 
 
 def showcases(want: Cases, claim: str, profile: Profile, dtype: str) -> list[Case]:
@@ -29,7 +36,16 @@ class _Maker:
         self.causal = want.admits("causal", profile)
 
     def __call__(
-        self, queries: int, keys: int, mask: Mask | None = None, *, batch: int = 2, heads: int = 6, **call: Any
+        self,
+        queries: int,
+        keys: int,
+        mask: Mask | None = None,
+        *,
+        batch: int = 2,
+        heads: int = 6,
+        width: int = 4,
+        channels: int = 3,
+        **call: Any,
     ) -> Case:
         want, offers = self.want, self.profile.offers
         if mask is None and want.mask == "always":
@@ -37,9 +53,12 @@ class _Maker:
             mask = Mask(kind, axes=mask_axes(self.profile, kind, per_row=want.empty == "always")[0])
         if want.causal == "always" or not offers("non-causal"):
             call["causal"] = True
-        elif mask is not None and not offers("mask-and-causal"):
-            call.pop("causal", None)
-        for option, value in {"scale": 0.5, "window": 3, "softcap": 2.0}.items():
+        if mask is not None and call.get("causal") and not offers("mask-and-causal"):
+            if want.mask == "always":
+                call.pop("causal")
+            else:
+                mask = None
+        for option, value in {"scale": want.scales[-1], "window": 3, "softcap": 2.0}.items():
             if getattr(want, option) == "always":
                 call.setdefault(option, value)
         storage = call.pop("storage", "plain")
@@ -47,7 +66,7 @@ class _Maker:
             queries = keys = max(queries, keys)
         queries, keys = max(queries, want.at_least.get("T", 1)), max(keys, want.at_least.get("S", 1))
         keys = enough_keys(self.profile, queries, keys, causal=bool(call.get("causal")), window="window" in call)
-        sizes = self._sizes(queries, keys, batch, heads)
+        sizes = self._sizes(queries, keys, batch, heads, width, channels)
         if mask is not None and want.empty == "always":
             mask = Mask(mask.kind, mask.pattern, mask.keep, mask.axes, ((0, sizes.T - 1),))
         return Case(
@@ -62,13 +81,13 @@ class _Maker:
             storage=storage,
         )
 
-    def _sizes(self, queries: int, keys: int, batch: int, heads: int) -> Sizes:
+    def _sizes(self, queries: int, keys: int, batch: int, heads: int, width: int, channels: int) -> Sizes:
         want, offers = self.want, self.profile.offers
         pinned = want.sizes
         keys = pinned.get("S", keys)
         heads = pinned.get("H", heads if offers("heads") else 1)
-        width = pinned.get("D", 4)
-        channels = keys if want.identity else 3 if offers("value-width") else width
+        width = pinned.get("D", width)
+        channels = keys if want.identity else channels if offers("value-width") else width
         return Sizes(
             B=pinned.get("B", batch if offers("batch") else 1),
             H=heads,
@@ -83,7 +102,7 @@ class _Maker:
         if name == "v" and self.want.identity:
             return Values("one-hot")
         kind = self.want.values.get(name, ("fine",))[0]
-        return Values(kind, self.want.gains[0], (1,) if kind == "needle" else ())
+        return Values(kind, self.want.gains[0], (1,) if kind in ("needle", "peak") else ())
 
 
 def _options(make: _Maker) -> list[Case]:
@@ -100,7 +119,7 @@ def _options(make: _Maker) -> list[Case]:
         if make.causal:
             cases.append(make(6, 6, Mask(kind, "random", axes=rows[0]), causal=True, heads=3))
     if want.admits("scale", profile):
-        cases += [make(5, 7, scale=0.25), make(5, 7, scale=1.0)]
+        cases += [make(5, 7, scale=scale) for scale in want.scales[:2]]
     if want.admits("window", profile):
         flags: list[dict[str, Any]] = [{}, {"causal": True}] if make.causal else [{}]
         cases += [make(8, 8, window=w, **flag) for w in (1, 3, 9) for flag in flags]
@@ -112,17 +131,19 @@ def _options(make: _Maker) -> list[Case]:
 
 
 def _edges(make: _Maker) -> list[Case]:
-    """Square with and without the causal flag, long against short; only a few of the large ones, which cost time."""
+    """Square with and without the causal flag, long against short, masks that hide whole blocks, and every other size."""
     causal: dict[str, Any] = {"causal": True} if make.causal else {}
-    kinds = make.want.mask_kinds(make.profile)
-    masks = [Mask(k, "random", axes=mask_axes(make.profile, k, per_row=True)[0]) for k in kinds]
-    cases = [make(3, n, mask, batch=1, heads=2) for n in (65, 129, 257) for mask in masks]
+    cases = [make(4, 6, **one) for one in WIDE]
+    for kind in make.want.mask_kinds(make.profile):
+        rows, keys = mask_axes(make.profile, kind, per_row=True)[0], mask_axes(make.profile, kind, per_row=False)[-1]
+        cases += [make(3, n, Mask(kind, "random", axes=rows), batch=1, heads=2) for n in (65, 129, 257)]
+        cases += [make(3, n, Mask(kind, p, 0.125, keys), batch=1, heads=2) for n in (65, 129, 257) for p in ("last", "first")]
     for i, n in enumerate(EDGES):
         if n < 100:
             cases += [make(n, n, batch=1, heads=2, **(causal if i % 2 else {}))]
-            cases += [make(3, n, batch=1, heads=2), make(n, 3, batch=1, heads=2)]
+            cases += [make(3, n, batch=1, heads=2), make(n, 3, batch=1, heads=4)]
         elif n in (129, 257):
             cases += [make(n, n, batch=1, heads=1, **causal)]
         else:
             cases += [make(2, n, batch=1, heads=1)]
-    return cases
+    return [*cases, make(2, 513, batch=1, heads=1)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 from hypothesis import strategies as st
@@ -48,6 +47,7 @@ class Cases:
     gains: tuple[float, ...] = (1.0, 2.0, 0.5, 8.0)
     plant: tuple[Plant, ...] = ()
     storage: Choice = "never"
+    scales: tuple[float, ...] = (1.0, 0.5, 0.125, 2.0)
     grid: bool = False
 
     def strategy(self, claim: str, profile: Profile, dtype: str, largest: int) -> st.SearchStrategy[Case]:
@@ -80,7 +80,9 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
 
     queries = size("T", largest)
     keys = size("S", largest) if profile.offers("rectangular") and not want.square else want.sizes.get("S", queries)
-    causal, window = not profile.offers("non-causal") or flag("causal"), flag("window")
+    alone = want.mask == "always" and want.causal == "drawn" and not profile.offers("mask-and-causal")
+    causal = not profile.offers("non-causal") or (not alone and flag("causal"))
+    window = flag("window")
     keys = enough_keys(profile, queries, keys, causal=causal, window=window)
     heads, groups = _heads(draw, want, profile)
     width = size("D", 8)
@@ -101,7 +103,7 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         sizes=sizes,
         call=Call(
             causal=causal,
-            scale=draw(_one_of((1.0, 0.5, 0.125, 2.0))) if flag("scale") else None,
+            scale=draw(_one_of(want.scales)) if flag("scale") else None,
             window=draw(_integers(1, keys + 1)) if window else None,
             softcap=draw(_one_of((2.0, 0.5, 16.0))) if flag("softcap") else None,
         ),
@@ -117,7 +119,7 @@ def enough_keys(profile: Profile, queries: int, keys: int, *, causal: bool, wind
     """The number of keys, changed where the subject would refuse so many or so few, or a row would see none of them."""
     if causal and keys > queries and not profile.offers("causal-rectangular"):
         return queries
-    late = causal and profile.get("alignment") == "bottom-right"
+    late = causal and profile.alignment == "bottom-right"
     if keys < queries and ((causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))):
         return queries
     return keys
@@ -157,7 +159,7 @@ def _values(draw: st.DrawFn, want: Cases, name: str, sizes: Sizes) -> Values:
         return Values("one-hot")
     kind: ValueKind = draw(_one_of(want.values.get(name, VALUE_KINDS if name == "v" else SCORE_KINDS)))
     positions = sizes.T if name == "q" else sizes.S
-    return Values(kind, draw(_one_of(want.gains)), (draw(_integers(0, positions - 1)),) if kind == "needle" else ())
+    return Values(kind, draw(_one_of(want.gains)), (draw(_integers(0, positions - 1)),) if kind in ("needle", "peak") else ())
 
 
 def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: list[MaskKind], *, window: bool) -> Mask:
@@ -184,10 +186,15 @@ def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: l
 _SEEDS = st.integers(0, 9999)
 
 
-@cache
+_made: dict[str, st.SearchStrategy[Any]] = {}  # by repr, since (0,), (0.0,) and (False,) are one key
+
+
 def _one_of(options: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     """One of the options; it shrinks towards the first."""
-    return st.sampled_from(options)
+    key = repr(options)
+    if key not in _made:
+        _made[key] = st.sampled_from(options)
+    return _made[key]
 
 
 def _integers(low: int, high: int) -> st.SearchStrategy[int]:

@@ -84,6 +84,11 @@ class Profile(msgspec.Struct, frozen=True):
         return self.lacks(feature) is None
 
     @property
+    def alignment(self) -> Literal["top-left", "bottom-right"]:
+        """The causal alignment; a subject that refuses T != S has either, since at T = S they are the same."""
+        return "bottom-right" if self.get("alignment") == "bottom-right" else "top-left"
+
+    @property
     def refusals(self) -> dict[str, str]:
         return {f: reason for f, reason in self.features.items() if reason and reason.startswith("refuses")}
 

@@ -186,7 +186,7 @@ def mask_composes_with_bias(subject: Attention, case: Case) -> None:
 def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     """The causal flag is the triangular mask of the subject's alignment, also where T and S differ."""
     x = case.build()
-    triangle = causal_mask(x.q.shape[2], x.k.shape[2], subject.profile.get("alignment", "top-left"))
+    triangle = causal_mask(x.q.shape[2], x.k.shape[2], subject.profile.alignment)
     axes = subject.profile.get("mask_axes", ("TS",))
     shape = (*x.q.shape[:3], x.k.shape[2]) if "TS" not in axes else triangle.shape
     explicit = x.but(causal=False, mask=np.broadcast_to(triangle, shape).copy())
@@ -248,7 +248,7 @@ def window_is_band_mask(subject: Attention, case: Case) -> None:
     x = case.build()
     assert x.window is not None
     queries, keys = x.q.shape[2], x.k.shape[2]
-    alignment, side = subject.profile.get("alignment", "top-left"), subject.profile.get("window", "left")
+    alignment, side = subject.profile.alignment, subject.profile.get("window", "left")
     band = np.broadcast_to(window_mask(queries, keys, x.window, alignment, side), (*x.q.shape[:3], keys))
     if x.causal:
         band = band & causal_mask(queries, keys, alignment)
@@ -262,6 +262,9 @@ def window_is_band_mask(subject: Attention, case: Case) -> None:
     )
 
 
+EMPTY = Cases(mask="always", kinds=("bool", "bias"), empty="always", window="never", causal="never")
+
+
 @claim(
     "mask.empty-row",
     level="should",
@@ -269,36 +272,48 @@ def window_is_band_mask(subject: Attention, case: Case) -> None:
     idea="I25",
     source=TORCH,
     needs=("mask",),
-    given=Cases(mask="always", kinds=("bool", "bias"), empty="always", window="never", causal="never"),
+    given=EMPTY,
     within="exact, bound",
     promoted_by="empty_row",
     about="empty",
-    mutants=("mask.empty_row_nan", "mask.empty_row_unmasked"),
+    mutants=("mask.empty_row_nan",),
 )
-def empty_row_is_finite_and_stays_alone(subject: Attention, case: Case) -> None:
-    """A query that may attend to nothing gives what the subject declares, zero or a finite mean, and no other row notices."""
+def empty_row_is_finite(subject: Attention, case: Case) -> None:
+    """A query that may attend to nothing gives what is declared or promised, else zero or the mean of the values."""
+    x = case.build()
+    want, out = expected(subject.profile, x), x.through(subject)
+    empty = ~visible(subject.profile, x).any(-1, keepdims=True)
+    policy = subject.profile.get("empty_row" if x.bias is None else "empty_row_bias", subject.profile.get("empty_row"))
+    if subject.profile.promises("empty_row") or policy in ("zero", "mean"):
+        filled, what = np.where(empty, want.out, 0.0), "a row that sees no key"
+        within(np.where(empty, out, 0.0), filled, want.error, what, why=want.why, rival=1.0)
+    else:  # NaN, or the mask silently dropped, and nobody declared it
+        what = f"a row that sees no key ({policy}, found by probing)"
+        within(np.where(empty, out, 0.0), np.zeros_like(out), np.zeros(1), what, why="nothing to attend to gives zero")
+
+
+@claim(
+    "mask.empty-row-alone",
+    level="must",
+    handle="MK12",
+    idea="I25",
+    source=TORCH,
+    needs=("mask",),
+    given=EMPTY,
+    within="bound",
+    about="empty",
+    mutants=("batch.all_empty_is_unmasked",),
+)
+def empty_row_stays_alone(subject: Attention, case: Case) -> None:
+    """A query that may attend to nothing leaves the rows of all others as they are."""
     assert case.mask is not None
     x, filled = case.build(), case.but(mask=replace(case.mask, empty=())).build()
     want = expected(subject.profile, x)
-    out = x.through(subject)
     empty = ~visible(subject.profile, x).any(-1, keepdims=True)
     within(
-        np.where(empty, 0.0, out),
+        np.where(empty, 0.0, x.through(subject)),
         np.where(empty, 0.0, filled.through(subject)),
         2 * want.error,
-        "rows that see a key, beside a row that sees none against beside a row that sees some",
+        "rows that see a key, with and without a row that sees none beside them",
         why=f"twice the {want.why}",
     )
-    policy = subject.profile.get("empty_row" if x.bias is None else "empty_row_bias", subject.profile.get("empty_row"))
-    kept = subject.profile.promises("empty_row") or policy == subject.profile.get("empty_row") in ("zero", "mean")
-    if kept:
-        within(
-            np.where(empty, out, 0.0),
-            np.where(empty, want.out, 0.0),
-            want.error,
-            "a row that sees no key",
-            why=want.why,
-        )
-    elif policy != "mean":  # NaN, or the mask silently dropped, and nobody declared it
-        what = f"a row that sees no key ({policy}, found by probing)"
-        within(np.where(empty, out, 0.0), np.zeros_like(out), np.zeros(1), what, why="nothing to attend to gives zero")

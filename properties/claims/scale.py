@@ -75,13 +75,13 @@ def argument_scales_queries(subject: Attention, case: Case) -> None:
     idea="I19",
     source=Source("torch.nn.functional.scaled_dot_product_attention", "argument scale"),
     needs=("scale",),
-    given=Cases(scale="always", mask="never", window="never", softcap="never", gains=(1.0,)),
+    given=Cases(scale="always", scales=(0.0,), mask="never", window="never", softcap="never", gains=(1.0,)),
     within="bound",
     mutants=("scale.zero_is_default",),
 )
 def zero_scale_averages(subject: Attention, case: Case) -> None:
     """scale = 0 is a scale, not an absent one: all scores are equal and the output is the mean of the visible values."""
-    x = case.build().but(scale=0.0)
+    x = case.build()
     want = expected(subject.profile, x)
     within(x.through(subject), want.out, want.error, "output at scale = 0", why=want.why)
 

@@ -59,7 +59,7 @@ def matrix_page() -> str:
     survivors = [m for m, row in matrix.items() if not row]
     lines = [
         HEAD + "# Kill matrix\n",
-        f"{len(matrix)} planted defects, {len(matrix) - len(survivors)} of them caught in a quick audit, with {len(distinct)} "
+        f"{len(matrix)} planted defects, {len(matrix) - len(survivors)} caught in a quick audit, with {len(distinct)} "
         "different patterns of violated claims. Each claim is a column, in the order of the list; `x` marks a violation.\n",
         "\n".join(f"{i}. `{c}`" for i, c in enumerate(columns, start=1)),
         "",

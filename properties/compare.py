@@ -103,7 +103,7 @@ def none_of(names: tuple[str, ...], what: str) -> None:
     """No name is listed: the inputs that a call altered, say."""
     _note(exposed=True)
     if names:
-        raise Violation(Evidence(what=f"{what}: {', '.join(names)}", got=float(len(names)), expected=0.0))
+        raise Violation(Evidence(what=what, got=", ".join(names), expected="none"))
 
 
 def nonzero(got: FloatArray, where: np.ndarray, what: str) -> None:

@@ -68,6 +68,22 @@ def empty_row_is_as_declared(subject: Attention, case: Case) -> None:
 
 
 @claim(
+    "convention.precision",
+    level="must",
+    handle="SM18",
+    idea="I17",
+    source=Source("numerics.md", "5.1, reporting the class"),
+    within="observed",
+    mutants=("precision.float32_inside",),
+)
+def float64_is_computed_in_float64(subject: Attention, case: Case) -> None:
+    """Inputs in float64 give outputs of float64's accuracy, not of float32's.
+
+    Found once by probing; the other claims then leave float64 alone. Declare `dtypes=float32` where it is meant so.
+    """
+
+
+@claim(
     "convention.output-dtype",
     level="should",
     handle="RB2",

@@ -17,6 +17,7 @@ DIRECTNESS = (
     "softmax", "scale", "reference", "grad",
 )  # fmt: skip
 
+LEVELS = ("must", "should", "may")
 SLIGHT = 1000.0  # in units of the bound; float32 inside float64 exceeds it by 10^7, a wrong mask by 10^14
 
 
@@ -29,7 +30,10 @@ def explain(records: Sequence[Record]) -> None:
     clear = any(not _slight(r) for r in violated.values())
     for claim in sorted(violated, key=lambda c: (clear and _slight(violated[c]), *_directness(c))):
         record = violated[claim]
-        if (root := roots[0] if clear and _slight(record) else _root(record, roots)) is not None:
+        # A root never explains what counts more than itself: a warning must not hide a failure.
+        able = [r for r in roots if LEVELS.index(violated[r].level) <= LEVELS.index(record.level)]
+        root = next(iter(able), None) if clear and _slight(record) else _root(record, able)
+        if root is not None:
             implied[claim] = root
         else:
             roots.append(claim)

@@ -23,6 +23,7 @@ TORCH_CONTRACT: dict[str, Any] = {
     "output_dtype": "query",
     "mask": ("bool", "bias"),
 }
+PLAIN = ((2, 3, 5, 5, 4, 4), (1, 1, 2, 2, 2, 2))  # B, H, T, S, D, E: sizes that differ, then the least of all
 CONTRACTS = {"torch": TORCH_CONTRACT}
 
 
@@ -47,6 +48,7 @@ def _subject_of(loaded: Loaded) -> FunctionSubject:
     prober.find_layout(layouts)
     prober.find_features()
     prober.find_conventions()
+    prober.find_precision()
     return FunctionSubject(loaded.name, loaded.function, signature, arrays, prober.profile())
 
 
@@ -69,31 +71,41 @@ def _arrays(loaded: Loaded, signature: Signature, settings: dict[str, Setting]) 
 
     torch with gradients comes before NumPy: NumPy code runs on plain tensors without complaint, but not on recorded ones.
     """
-    made: dict[str, Arrays] = {}
     said: list[str] = []
-    for name, gradient in _libraries(settings):
-        library = made.setdefault(name, adapters()[name].arrays())  # type: ignore[misc]
-        fitting = []
-        for layout in [settings["layout"].value] if "layout" in settings else LAYOUTS:
-            if layout == "btm" and not (signature.has("heads") or "heads" in settings):
-                continue
-            subject = FunctionSubject(
-                loaded.name, loaded.function, signature, library, Profile({"layout": Setting(layout, "inferred")})
-            )
-            try:
-                subject.runs(*benign(layout, 2, 3, 5, 5, 4, 4), gradient=gradient)
-                fitting.append(layout)
-            except FAILED as error:
-                said.append(f"{name} in layout {layout}: {error}")
-                try:
-                    subject.runs(*benign(layout, 1, 1, 2, 2, 2, 2), gradient=gradient)
+    layouts = [settings["layout"].value] if "layout" in settings else list(LAYOUTS)
+    if not (signature.has("heads") or "heads" in settings):
+        layouts = [layout for layout in layouts if layout != "btm"]
+    made: dict[str, Arrays] = {}
+    for causal in (None, "always") if signature.has("causal") and "causal" not in settings else (None,):
+        for name, gradient in _libraries(settings):
+            library = made.setdefault(name, adapters()[name].arrays())  # type: ignore[misc]
+            fitting = []
+            for layout in layouts:
+                profile = Profile({"layout": Setting(layout, "inferred"), "causal": Setting(causal, "inferred")})
+                subject = FunctionSubject(loaded.name, loaded.function, signature, library, profile)
+                error = _runs(subject, gradient)
+                if error is None:
                     fitting.append(layout)
-                except FAILED:
-                    pass
-        if fitting:
-            return library, fitting
+                else:
+                    said.append(f"{name} in layout {layout}: {error}")
+            if fitting:
+                if causal is not None:
+                    settings["causal"] = Setting(causal, "inferred")
+                return library, fitting
     seen = "\n".join(f"  {line}" for line in dict.fromkeys(said))
     raise CannotRun(f"{loaded.name} cannot run plain float32 self-attention at T = S = 2. Tried:\n{seen}")
+
+
+def _runs(subject: FunctionSubject, gradient: bool) -> str | None:
+    """None if a plain call in float32 works at some sizes, else what the last try said."""
+    said = None
+    for sizes in PLAIN:
+        try:
+            subject.runs(*benign(subject.layout, *sizes), gradient=gradient)
+            return None
+        except FAILED as error:
+            said = str(error)
+    return said
 
 
 def _libraries(settings: dict[str, Setting]) -> Iterator[tuple[str, bool]]:

@@ -14,6 +14,7 @@ from attnspec.properties.subject import BoolArray, FloatArray, Gradients, Profil
 from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
 from attnspec.signature import Signature
 
+NO_WINDOW = 1 << 30  # for a function whose window is a required argument
 INTERNAL = (IndexError, KeyError, AttributeError, NameError, ZeroDivisionError, RecursionError, SystemError)
 
 
@@ -45,6 +46,7 @@ class FunctionSubject:
         self.observations: dict[tuple[str, ...], Observation] = {}
         self.calls: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.returns = 1
         self._previous: tuple[Array, FloatArray] | None = None
 
     def __call__(
@@ -135,7 +137,7 @@ class FunctionSubject:
                 mask_laid_out(bias, self.layout), dtype
             )
         if self.signature.has("causal"):
-            options["causal"] = bool(asked.get("causal"))
+            options["causal"] = bool(asked.get("causal")) or self.profile.get("causal") == "always"
         for role in ("scale", "window", "softcap"):
             if asked.get(role) is not None:
                 options[role] = asked[role]
@@ -143,9 +145,12 @@ class FunctionSubject:
             options["enable_grouped"] = True
         if self.signature.has("heads"):
             options["heads"] = q.shape[1]
+        for role in self.signature.active:
+            options.setdefault(role, 0.0 if role == "dropout" else None)
+        neutral = {"dropout": 0.0, "scale": q.shape[3] ** -0.5, "window": NO_WINDOW}
         for role in self.signature.required:
             if role not in ("q", "k", "v"):
-                options.setdefault(role, 0.0 if role == "dropout" else None)
+                options.setdefault(role, neutral.get(role))
         return options
 
     @property
@@ -219,6 +224,7 @@ class FunctionSubject:
 
     def _returned(self, native: Any, shape: tuple[int, ...], dtype: str) -> FloatArray:
         out = _first(native)
+        self.returns = max(self.returns, len(native) if isinstance(native, (tuple, list, dict)) else 1)
         if not self.arrays.owns(out):
             raise BadResult(f"the function returned {type(out).__name__}, not an array of {self.arrays.name}")
         in_layout = self.laid_out(np.broadcast_to(0.0, shape)).shape
@@ -241,6 +247,9 @@ class FunctionSubject:
 
 
 def _first(native: Any) -> Any:
+    """The output among what a function returns: the first of several, or the entry that is called so."""
+    if isinstance(native, dict):
+        return next((native[name] for name in ("out", "output", "attn_output") if name in native), native)
     return native[0] if isinstance(native, (tuple, list)) and native else native
 
 

@@ -48,7 +48,7 @@ def _contradiction(name: str) -> Observer:
         del records
         for c in profile.contradictions:
             if c.convention == name:
-                what = f"{name.replace('_', ' ')} ({profile.settings[name].origin})"
+                what = f"{name.replace('_', ' ')} ({profile.settings[name].origin})" if name in profile.settings else name
                 why = "what is declared or promised is kept"
                 return Evidence(what, got=f"{c.got}, by probing", expected=c.expected, why=why), None
         return None
@@ -80,7 +80,7 @@ def _unclear_refusal(records: Records, profile: Profile) -> Finding | None:
     wanted = "an error that says what is not offered"
     found = _seen(records, lambda o: o.kind == "refusal" and o.type in FROM_INSIDE, wanted)
     for feature, reason in profile.refusals.items():
-        if found is None and reason.removeprefix("refuses: ").partition(":")[0] in FROM_INSIDE:
+        if found is None and feature != "grouped" and reason.removeprefix("refuses: ").partition(":")[0] in FROM_INSIDE:
             found = (
                 Evidence(feature, got=reason.removeprefix("refuses: "), expected=wanted, why="none is allowed"),
                 None,
@@ -112,6 +112,7 @@ OBSERVERS: dict[str, Observer] = {
     "convention.layout": _contradiction("layout"),
     "convention.alignment": _contradiction("alignment"),
     "convention.empty-row": _contradiction("empty_row"),
+    "convention.precision": _contradiction("precision"),
     "convention.polarity": _polarity,
     "convention.output-dtype": _output_dtype,
     "contract.promised": _broken_promise,

@@ -13,6 +13,8 @@ import numpy as np
 from attnspec.adapters import Arrays
 from attnspec.function import FunctionSubject
 from attnspec.properties import numbers
+from attnspec.properties.case import Inputs
+from attnspec.properties.oracle import expected
 from attnspec.properties.strategies import MASK_AXES
 from attnspec.properties.subject import Contradiction, FloatArray, Profile, Result, Setting
 from attnspec.properties.verdict import BadResult, Refused, ValueFailure, first_line
@@ -39,9 +41,15 @@ class Prober:
         self.features: dict[str, str | None] = {}
         self.contradictions: list[Contradiction] = []
         self.notes: list[str] = []
+        self.returns = 1
 
     def profile(self) -> Profile:
-        return Profile(dict(self.settings), dict(self.features), tuple(self.contradictions), tuple(self.notes))
+        notes = list(self.notes)
+        if self.signature.unread:
+            notes.append(f"no claim exercises the parameters {', '.join(self.signature.unread)}")
+        if self.returns > 1:
+            notes.append(f"of the {self.returns} values that a call returns only the output is checked")
+        return Profile(dict(self.settings), dict(self.features), tuple(self.contradictions), tuple(notes))
 
     @property
     def layout(self) -> str:
@@ -62,6 +70,7 @@ class Prober:
         arrays = options.pop("arrays", None) or benign(self.layout, b, h, t, s, d, e, g)
         subject = FunctionSubject(self.loaded.name, self.loaded.function, self.signature, self.arrays, self.profile())
         result: Result = subject(*arrays, **({"dtype": "float32"} | options))
+        self.returns = max(self.returns, subject.returns)
         return result.out
 
     def weights(self, t: int, s: int, **options: Any) -> FloatArray:
@@ -278,6 +287,34 @@ class Prober:
         self.settings.setdefault("precision", Setting("wide", "default"))
         offered = ("float64", "float32") if self.features["float64"] is None else ("float32",)
         self.settings.setdefault("dtypes", Setting(offered, "inferred"))
+
+    def find_precision(self) -> None:
+        """Whether float64 is computed in float32: one finding, after which float64 is left alone."""
+        profile = self.profile()
+        if self.features["float64"] is not None or profile.promises("dtypes"):
+            return
+        worst: dict[str, float] = {"float64": 0.0, "float32": 0.0}
+        for t, s in ((3, 3), (6, 6), (7, 7)):
+            q, k, v = (
+                a + numbers.low_bits(t, n, a.shape, "float64")
+                for n, a in zip("qkv", benign(self.layout, 1, 2, t, s, 5, 5), strict=True)
+            )
+            x = Inputs(q, k, v, causal=profile.get("causal") == "always")
+            try:
+                got = self.ask(arrays=(q, k, v), dtype="float64")
+            except FAILED:
+                return
+            for dtype in worst:
+                want = expected(profile, x.but(dtype=dtype))
+                worst[dtype] = max(worst[dtype], float(np.max(np.abs(got - want.out) / want.error)))
+        if worst["float64"] > 1e4 and worst["float32"] <= 1:
+            self.contradictions.append(
+                Contradiction(
+                    "precision", "the accuracy of float64", f"that of float32 ({worst['float64']:.0e} times the bound)"
+                )
+            )
+            self.features["float64"] = "computed at the accuracy of float32, see convention.precision"
+            self.settings["dtypes"] = Setting(("float32",), "inferred")
 
     def _settle(self, name: str, found: Any) -> None:
         """Keeps what is declared or promised, and notes the contradiction if probing found something else."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attnspec.auditor import DEFAULT_SEED, Report, explained, keep_cases
-from attnspec.errors import UsageError
+from attnspec.errors import CannotRun, UsageError
 from attnspec.properties.claim import Claim, select
 from attnspec.properties.verdict import Level, Record, Verdict, failing_levels
 from attnspec.report.terminal import failure
@@ -31,7 +31,10 @@ class _Suite:
 
     def run(self, claim: Claim, dtype: str, profile: str, seed: int) -> None:
         """Runs one item. A must is failed, a should is expected to fail, what does not apply is skipped."""
-        report = Report(self.runner.target, self.options, profile, seed, profile=self.runner.profile())
+        try:
+            report = Report(self.runner.target, self.options, profile, seed, profile=self.runner.profile())
+        except CannotRun as error:
+            pytest.fail(f"UNKNOWN {claim.id}: {error}", pytrace=False)
         record = explained(report, claim, dtype, self.runner)
         keep_cases(report, Path.cwd())
         self._judge(record, report)

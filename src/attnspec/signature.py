@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -28,35 +29,56 @@ ROLES: dict[str, tuple[str, ...]] = {
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """Parameter names by role; those in `positional` are passed by position, in this order."""
+    """Parameter names by role; those in `positional` are passed by position, in this order.
+
+    `required` roles have no default; `active` ones have a default that changes the result and is switched off; `unread` are
+    the optional parameters that no role understands, so that no claim exercises them.
+    """
 
     names: dict[str, str]
     positional: tuple[str, ...]
     required: tuple[str, ...] = ()
+    active: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def has(self, role: str) -> bool:
         return role in self.names
 
 
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters, also of builtins that `inspect.signature` refuses, if their docstring opens with a signature.
+    """The parameters, also of what `inspect.signature` refuses: scripted functions by their schema, partial builtins, and
+    builtins whose docstring opens with a signature.
 
-    Errors: UsageError if neither tells.
+    Errors: UsageError if nothing tells.
     """
     if callable(forward := getattr(function, "forward", None)) and not inspect.isclass(function):
         function = forward  # a torch module's own signature is (*args, **kwargs)
     try:
         return list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError):
-        text = " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
-        match = re.match(r"\w+\((?P<arguments>.*?)\)\s*(->|$)", text)
-        if match is None:
-            raise UsageError(
-                f"{function!r} has no signature and no docstring that begins with one; wrap it in a function of q, k, v"
-            ) from None
-        made: dict[str, Any] = {}
-        exec(compile(f"def signature({match['arguments']}): ...", "<docstring>", "exec"), {}, made)
-        return list(inspect.signature(made["signature"]).parameters.values())
+        pass
+    if isinstance(function, functools.partial):
+        rest = parameters(function.func)[len(function.args) :]
+        return [p for p in rest if p.name not in function.keywords]
+    if (schema := getattr(function, "schema", None)) is not None:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return [
+            inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else inspect.Parameter.empty)
+            for a in schema.arguments
+        ]
+    return _documented(function)
+
+
+def _documented(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    text = " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
+    match = re.match(r"\w+\((?P<arguments>.*?)\)\s*(->|$)", text)
+    if match is None:
+        raise UsageError(
+            f"{function!r} has no signature and no docstring that begins with one; wrap it in a function of q, k, v"
+        )
+    made: dict[str, Any] = {}
+    exec(compile(f"def signature({match['arguments']}): ...", "<docstring>", "exec"), {}, made)
+    return list(inspect.signature(made["signature"]).parameters.values())
 
 
 def read(function: Callable[..., Any], name: str) -> Signature:
@@ -88,6 +110,15 @@ def read(function: Callable[..., Any], name: str) -> Signature:
             f"{name}({shown}): parameter {required[0].name!r} is required and not understood; "
             f"give it a default, or wrap the function. Understood: {', '.join(n[0] for n in ROLES.values())}"
         )
-    positional = tuple(role for p in everything for role, n in roles.items() if n == p.name and p.kind is p.POSITIONAL_ONLY)
-    needed = tuple(role for role, n in roles.items() for p in everything if p.name == n and p.default is p.empty)
-    return Signature(roles, positional, needed)
+    by_name = {n: role for role, n in roles.items()}
+    first = [by_name.get(p.name) for p in everything[:3] if p.kind is not p.KEYWORD_ONLY]
+    # By position where that is possible: what wraps a function (torch.vmap, say) may take no keywords.
+    positional: tuple[str, ...] = ("q", "k", "v") if first == ["q", "k", "v"] else ()
+    positional += tuple(
+        by_name[p.name] for p in everything if p.kind is p.POSITIONAL_ONLY and by_name[p.name] not in positional
+    )
+    needed = tuple(by_name[p.name] for p in everything if p.default is p.empty)
+    off = {"window": (None,), "softcap": (None, 0, 0.0), "dropout": (None, 0, 0.0)}
+    active = tuple(r for p in everything if (r := by_name.get(p.name)) in off and p.default not in (*off[r], p.empty))
+    unread = tuple(p.name for p in everything if p.name not in by_name)
+    return Signature(roles, positional, needed, active, unread)

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
+from functools import cached_property
 from typing import Any, Self
 
 import pebble
@@ -35,7 +36,10 @@ class InProcess:
     def __init__(self, target: str, options: Mapping[str, Any], loaded: Loaded | None = None) -> None:
         self.target = target
         self._loaded = loaded or load(target, options)
-        self._subject = subject_of(self._loaded)
+
+    @cached_property
+    def _subject(self) -> FunctionSubject:
+        return subject_of(self._loaded)
 
     def __enter__(self) -> Self:
         return self

@@ -29,7 +29,8 @@ def render(report: Report, *, verbose: bool = False) -> str:
         parts += [*profile_lines(report.profile), ""]
     parts += [line for i, records in report.by_claim().items() if (line := claim_line(i, records, verbose=verbose))]
     parts += [block for records in report.by_claim().values() if (block := failure(records, report))]
-    return "\n".join([*parts, "", summary(report)])
+    notes = [f"note: {note}" for note in (report.profile.notes if report.profile else ())]
+    return "\n".join([*parts, "", *notes, summary(report)])
 
 
 def header(report: Report) -> str:
@@ -48,7 +49,7 @@ def profile_lines(profile: Profile) -> list[str]:
     """Each convention with its origin, then what is not offered or refused."""
     lines = [f"  {name:<18} {_plain(s.value):<34} {s.origin}" for name, s in sorted(profile.settings.items())]
     lines += [f"  {feature:<18} {reason}" for feature, reason in sorted(profile.features.items()) if reason]
-    return lines + [f"  note: {note}" for note in profile.notes]
+    return lines
 
 
 def _plain(value: object) -> str:
@@ -183,7 +184,8 @@ def summary(report: Report) -> str:
     """How many claims apply, hold and do not."""
     words = [status(records) for records in report.by_claim().values()]
     implied = sum(
-        1 for records in report.by_claim().values() if any(r.implied_by and r.verdict is Verdict.VIOLATED for r in records)
+        status(records) == "FAIL" and any(r.implied_by for r in records if r.verdict is Verdict.VIOLATED)
+        for records in report.by_claim().values()
     )
     counts = {w: words.count(w) for w in ("OK", "FAIL", "WARN", "NOTE", "????", "N/A")}
     applied = len(words) - counts["N/A"]

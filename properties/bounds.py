@@ -196,8 +196,9 @@ def normaliser_error(a: Attention, f: Precision) -> Array:
     """Relative error of a weight that is computed as exp(t - L), L = log sum exp t, instead of by a division.
 
     Numerics.md leaves this form out; flash kernels and many plain implementations use it. The roundings of L (one a key
-    where it is accumulated by logaddexp), of t - L and the error of exp then act on each weight alone, where a division would cancel what all weights share. The form is
-    granted NORMALISER at most: where scores are so large that it loses more, it is not a way to compute attention.
+    where it is accumulated by logaddexp) and of t - L and the error of exp then act on each weight alone, where a
+    division would cancel what all weights share. The form is granted NORMALISER at most: where scores are so large that
+    it loses more, it is not a way to compute attention.
     """
     log_z = a.lse - a.m
     budget = w(C_EXP, f.u_a) + w(3, f.u_a) * (np.abs(a.shifted) + log_z) + w(C_LOG + 2, f.u_a) * log_z

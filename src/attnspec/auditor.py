@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -291,6 +292,11 @@ def explained(report: Report, claim: Claim, dtype: str, runner: Any) -> Record:
     return report.records[-1]
 
 
+def script_path(case: Case, target: str) -> Path:
+    """Where the stand-alone script of a case on a target is kept: the case may fail on others too."""
+    return CASES / f"{case.id}-{re.sub(r'[^A-Za-z0-9_.]+', '-', target)[-40:].strip('-.')}.py"
+
+
 def keep_cases(report: Report, folder: Path) -> None:
     """Writes each minimal case, its target and its script under `.attnspec/cases`, where `replay` looks."""
     for record in report.records:
@@ -302,7 +308,7 @@ def keep_cases(report: Report, folder: Path) -> None:
         lines = [report.target, *(f"{k}={v}" for k, v in report.options.items())]
         (cases / f"{record.case.id}.target").write_text("\n".join(lines) + "\n")
         if record.case.id in report.scripts:
-            (cases / f"{record.case.id}.py").write_text(report.scripts[record.case.id])
+            (folder / script_path(record.case, report.target)).write_text(report.scripts[record.case.id])
 
 
 def _inapplicable(unit: Unit, claim: Claim, profile: Profile) -> Record | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,12 @@ class _Group(click.Group):
             raise SystemExit(_refuse(str(error))) from None
         except BrokenPipeError:
             raise SystemExit(0) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # nothing is known then, least of all that a claim is violated
+            traceback.print_exc()
+            click.echo(f"attnspec: error of attnspec itself: {type(error).__name__}: {error}", err=True)
+            raise SystemExit(3) from None
         except KeyboardInterrupt:  # before or after the audit itself; click would make it 1, "violated"
             raise SystemExit(130) from None
 

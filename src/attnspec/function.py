@@ -103,7 +103,7 @@ class FunctionSubject:
         gradient: bool = False,
         watch: bool = False,
     ) -> _Call:
-        self.calls.append({"q": q, "k": k, "v": v, "dtype": dtype, **asked})
+        self.calls.append({"q": q, "k": k, "v": v, "dtype": dtype, "storage": storage, **asked})
         inputs = self._inputs(q, k, v, dtype, storage, gradient=gradient)
         options = self.options(asked, q, k, dtype)
         arguments = inputs | options

@@ -12,6 +12,14 @@ from attnspec.properties.claim import Claim
 from attnspec.properties.verdict import Evidence
 from attnspec.target import Loaded
 
+# The view of a larger buffer that each storage is (engine 1), in words that NumPy and torch share.
+VIEWS = {
+    "strided": "{0}.zeros((*x.shape[:-1], 2 * x.shape[-1]), dtype=x.dtype)[..., ::2]",
+    "offset": "{0}.zeros((*x.shape[:-2], x.shape[-2] + 1, x.shape[-1]), dtype=x.dtype)[..., 1:, :]",
+    "transposed": "{0}.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), dtype=x.dtype).swapaxes(-1, -2)",
+    "poisoned": "{0}.full((*x.shape[:-2], x.shape[-2] + 2, x.shape[-1] + 2), np.nan, dtype=x.dtype)[..., 1:-1, 1:-1]",
+}
+
 
 def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, evidence: Evidence) -> str:
     """The calls that the claim made on its failing case, in the function's own terms, and what was to be seen."""
@@ -22,10 +30,13 @@ def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, e
         *(["import torch"] if subject.arrays.name == "torch" else []),
         loaded.script[0],
         "",
+        *_stored(case.storage, "torch" if subject.arrays.name == "torch" else "np"),
     ]
     defined: dict[str, str] = {}
     for number, call in enumerate(subject.calls[-2:], start=1):
         lines += _call(number, call, subject, loaded.script[1], defined)
+    if claim.id == "robust.inputs-unchanged":
+        lines.append("print(q, k, v)  # the inputs, after the call")
     lines += [
         f"# {evidence.what}{f' at {list(evidence.at)}' if evidence.at else ''} (batch, head, position, channel)",
         f"# got {evidence.got}, expected {evidence.expected}, allowed {evidence.allowed}: {evidence.why}",
@@ -33,31 +44,42 @@ def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, e
     return "\n".join(lines) + "\n"
 
 
+def _stored(storage: str, library: str) -> list[str]:
+    if storage not in VIEWS:
+        return []
+    view = VIEWS[storage].format(library)
+    return ["def stored(x):", f"    view = {view}  # {storage}", "    view[...] = x", "    return view", "", ""]
+
+
 def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expression: str, defined: dict[str, str]) -> list[str]:
     """One call: definitions of the arrays that changed since the last one, the call, and its output printed."""
-    dtype = call["dtype"]
+    dtype, cotangent = call["dtype"], call.get("cotangent")
     asked = {n: call.get(n) for n in ("mask", "bias", "causal", "scale", "window", "softcap")}
-    arguments: dict[str, Any] = {n: subject.laid_out(call[n]) for n in "qkv"}
-    lines = []
+    inputs: dict[str, Any] = {n: subject.laid_out(call[n]) for n in "qkv"}
     options = subject.options(asked, call["q"], call["k"], dtype)
-    for role in ("mask", "bias"):
-        if role in options and subject.arrays.owns(options[role]):
-            wide = subject.arrays.widen(options[role])
-            boolean = subject.arrays.dtype_of(options[role]) == "bool"
-            options[role] = wide.astype(bool) if boolean else wide
-    for role, value in {**arguments, **options}.items():
+    for role, value in options.items():
+        if subject.arrays.owns(value):
+            boolean = subject.arrays.dtype_of(value) == "bool"
+            options[role] = subject.arrays.widen(value).astype(bool if boolean else float)
+    lines = []
+    for role, value in {**inputs, **options}.items():
         if isinstance(value, np.ndarray):
             text = subject.arrays.literal(value, "bool" if value.dtype == bool else dtype)
+            if role in inputs:
+                text = f"stored({text})" if call.get("storage", "plain") != "plain" else text
+                text += ".requires_grad_()" if cotangent is not None else ""
             if defined.get(role) != text:
                 lines.append(f"{role} = {text}")
                 defined[role] = text
-    positional, named = subject.arguments(arguments, options)
-    names = {id(v): n for n, v in {**arguments, **options}.items() if isinstance(v, np.ndarray)}
+    positional, named = subject.arguments(inputs, options)
+    names = {id(v): n for n, v in {**inputs, **options}.items() if isinstance(v, np.ndarray)}
 
     def shown(value: Any) -> str:
         return names.get(id(value), repr(value))
 
     inside = ", ".join([*map(shown, positional), *(f"{n}={shown(v)}" for n, v in named.items())])
-    lines.append(f"out{number} = {expression}({inside})")
-    lines.append(f"print(out{number})")
+    lines += [f"out{number} = {expression}({inside})", f"print(out{number})"]
+    if cotangent is not None:
+        lines.append(f"weight = {subject.arrays.literal(subject.laid_out(cotangent), dtype)}")
+        lines.append(f"print(torch.autograd.grad(out{number}, (q, k, v), weight, allow_unused=True))  # for q, k, v")
     return lines

@@ -135,12 +135,14 @@ def causes(record: Record) -> list[str]:
 
 
 def reproduce(case: Case, report: Report) -> list[str]:
+    from attnspec.auditor import script_path
+
     lines = [f"Reproduce  attnspec replay {case.id[:4]}   (.attnspec/cases/{case.id}.json)"]
     text = report.scripts.get(case.id)
     if text is not None and len(text.splitlines()) <= 16 and max(map(len, text.splitlines())) <= 160:
         lines += ["           python - <<'PY'", *(f"           {line}" for line in text.splitlines()), "           PY"]
     elif text is not None:
-        lines.append(f"           python .attnspec/cases/{case.id}.py")
+        lines.append(f"           python {script_path(case, report.target)}")
     return lines
 
 
@@ -148,7 +150,8 @@ def minimal_case(case: Case) -> list[str]:
     """The case as small arrays and options."""
     x = case.build()
     z = case.sizes
-    lines = [f"  B={z.B} H={z.H} G={z.G} T={z.T} S={z.S} D={z.D} E={z.E}  {case.dtype}" + _options(x)]
+    stored = "" if case.storage == "plain" else f"  storage={case.storage}"
+    lines = [f"  B={z.B} H={z.H} G={z.G} T={z.T} S={z.S} D={z.D} E={z.E}  {case.dtype}{stored}" + _options(x)]
     for name in ("q", "k", "v", "mask", "bias"):
         array = getattr(x, name)
         if array is not None:

@@ -5,7 +5,11 @@ Values come from `attnspec.reference`, allowed errors from `bounds`; the profile
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -28,6 +32,30 @@ class Expected:
     why: str
 
 
+@dataclass
+class Clock:
+    """Seconds spent in the oracle since the start of this process."""
+
+    seconds: float = 0.0
+
+
+CLOCK = Clock()
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _timed(function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            CLOCK.seconds += time.perf_counter() - start
+
+    return run
+
+
 def visible(profile: Profile, x: Inputs) -> BoolArray:
     """True where a query may attend to a key: the intersection of mask, -inf bias, causal flag and window; [B,H,T,S]."""
     queries, keys = x.q.shape[2], x.k.shape[2]
@@ -38,6 +66,7 @@ def visible(profile: Profile, x: Inputs) -> BoolArray:
     return np.broadcast_to(seen, (*x.q.shape[:3], keys))
 
 
+@_timed
 def expected(profile: Profile, x: Inputs) -> Expected:
     """The reference's output and the bound E of numerics.md 5.2 on a correct subject's distance from it."""
     seen = visible(profile, x)
@@ -53,6 +82,7 @@ def expected(profile: Profile, x: Inputs) -> Expected:
     return Expected(out, error, derivation(x))
 
 
+@_timed
 def expected_gradients(profile: Profile, x: Inputs, cotangent: FloatArray) -> dict[str, Expected]:
     """The reference's vector-Jacobian products for q, k, v with the bounds of numerics.md 5.3."""
     seen = visible(profile, x)

@@ -33,10 +33,9 @@ def in_numpy(q, k, v, *, mask=None, bias=None):
 
 
 def methods_only(q, k, v):
-    """Runs on tensors too, by accident: arrays of NumPy are what it returns for arrays of NumPy."""
-    e = ((q @ k.swapaxes(-1, -2)) / q.shape[-1] ** 0.5)
-    e = 2.718281828459045 ** (e - e.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True) @ v
+    """Operators that tensors and arrays share: whatever it is given, it returns."""
+    e = math.e ** (q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5)
+    return e / e.sum(-1)[..., None] @ v
 
 
 def in_torch(q, k, v, *, mask=None, causal=False, scale=None):
@@ -162,11 +161,18 @@ def subject(file: Path, name: str, **options: str) -> FunctionSubject:
     ],
 )
 def test_array_library_and_layout(file: Path, name: str, arrays: str, layout: str) -> None:
-    if name == "methods_only":
-        pytest.skip("tensors have no max(-1, keepdims=True) that returns a tensor")
     profile = subject(file, name).profile
     assert (profile["arrays"], profile["layout"]) == (arrays, layout)
     assert profile.settings["layout"].origin == ("declared" if name == "declaring" else "inferred")
+
+
+def test_code_for_either_library_is_taken_for_numpy_where_torch_is_not_loaded(folder: Path, cli) -> None:
+    (folder / "either.py").write_text(
+        f"import math\n\n{SOURCE[SOURCE.index('def methods_only') : SOURCE.index('def in_torch')]}"
+    )
+    done = cli("audit", "either.py::methods_only", "--select", "scale.sqrt-dk")
+    assert "target either.py::methods_only (numpy, bhtd)" in done.stdout
+    assert done.returncode == 0
 
 
 def test_a_builtin_reached_by_its_path_is_known_by_identity(file: Path) -> None:
@@ -180,7 +186,9 @@ def test_a_builtin_reached_by_its_path_is_known_by_identity(file: Path) -> None:
 
 def test_a_file_is_imported_once(tmp_path: Path) -> None:
     path = tmp_path / "counts.py"
-    path.write_text("import pathlib\np = pathlib.Path(__file__).with_suffix('.n')\np.write_text('x' + (p.read_text() if p.is_file() else ''))\ndef f(q, k, v): return q\ndef g(q, k, v): return q\n")
+    path.write_text(
+        "import pathlib\np = pathlib.Path(__file__).with_suffix('.n')\np.write_text('x' + (p.read_text() if p.is_file() else ''))\ndef f(q, k, v): return q\ndef g(q, k, v): return q\n"
+    )
     load(f"{path}::f", {})
     load(f"{path}::g", {})
     assert (tmp_path / "counts.n").read_text() == "x"

@@ -122,11 +122,12 @@ def test_worked_example_passes_under_pytest(folder: Path) -> None:
     assert "3 passed" in done.stdout
 
 
-def test_worked_mutant_is_caught() -> None:
-    space: dict[str, Any] = {"__name__": "attnspec_docs"}
-    exec(blocks("adding-a-claim.md")["mutant"], space)
-    report = attnspec.audit(space["epsilon_in_numerator"], select=["softmax.constant-values"], arrays="torch", layout="bhtd")
-    assert report.exit_code == 1
+def test_worked_mutant_is_caught_by_the_worked_claim(folder: Path) -> None:
+    (folder / "planted.py").write_text(blocks("adding-a-claim.md")["mutant"], encoding="utf-8")
+    audit = 'attnspec.audit(planted.epsilon_in_numerator, select=["softmax.linear-in-values"], arrays="torch")'
+    done = run(folder, "-c", f"import attnspec, linear, planted; raise SystemExit({audit}.exit_code)")
+    assert done.returncode == 1, done.stderr
+    assert not done.stderr
 
 
 def test_worked_adapter_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:

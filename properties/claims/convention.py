@@ -68,6 +68,20 @@ def empty_row_is_as_declared(subject: Attention, case: Case) -> None:
 
 
 @claim(
+    "convention.window",
+    level="must",
+    handle="MK14",
+    idea="I25",
+    source=ENGINE,
+    needs=("window",),
+    within="observed",
+    mutants=("layout.window_both_sides",),
+)
+def window_is_as_declared(subject: Attention, case: Case) -> None:
+    """A sliding window looks to the side that is declared."""
+
+
+@claim(
     "convention.precision",
     level="must",
     handle="SM18",

@@ -59,7 +59,10 @@ def _promised(loaded: Loaded, signature: Signature) -> dict[str, Setting]:
     if contract is None and signature.names.get("mask") == "attn_mask" and signature.names.get("causal") == "is_causal":
         contract = "torch"
     by_origin["contract"] = CONTRACTS.get(contract or "none", {})
-    settings = {"contract": Setting(contract or "none", "declared" if "contract" in loaded.declared else "inferred")}
+    origin_of_contract: Origin = (
+        "declared" if "contract" in loaded.declared else "adapter" if "contract" in loaded.adapted else "inferred"
+    )
+    settings = {"contract": Setting(contract or "none", origin_of_contract)}
     for origin, values in by_origin.items():
         for name, value in values.items():
             settings.setdefault(name, Setting(value, origin))
@@ -73,7 +76,7 @@ def _arrays(loaded: Loaded, signature: Signature, settings: dict[str, Setting]) 
     """
     said: list[str] = []
     layouts = [settings["layout"].value] if "layout" in settings else list(LAYOUTS)
-    if not (signature.has("heads") or "heads" in settings):
+    if not signature.has("heads"):  # heads folded into the width: the function must be told how many
         layouts = [layout for layout in layouts if layout != "btm"]
     made: dict[str, Arrays] = {}
     for causal in (None, "always") if signature.has("causal") and "causal" not in settings else (None,):

@@ -27,6 +27,8 @@ def decide(claim: Claim, records: Records, profile: Profile, record: Record) -> 
         record.verdict, record.reason = Verdict.NOT_APPLICABLE, reason
     elif (found := OBSERVERS[claim.id](records, profile)) is not None:
         record.verdict, (record.evidence, record.case) = Verdict.VIOLATED, found
+    elif claim.id == "contract.promised" and not promised(profile):
+        record.verdict, record.reason = Verdict.NOT_APPLICABLE, "nothing is declared or promised"
     elif (claim.family == "robust" or claim.id == "convention.output-dtype") and not exercised:
         record.verdict, record.reason = Verdict.NOT_APPLICABLE, "nothing else was exercised"
     else:
@@ -95,14 +97,19 @@ def _uneven_refusal(records: Records, profile: Profile) -> Finding | None:
     return None if found is None else (replace(found[0], why="a refusal should not depend on sizes"), found[1])
 
 
-def _broken_promise(records: Records, profile: Profile) -> Finding | None:
-    del records
+def promised(profile: Profile) -> list[str]:
+    """The features that the subject declares or promises to offer."""
     kinds = profile.get("mask", ()) if profile.promises("mask") else ()
     wanted = [feature for feature, kind in (("mask", "bool"), ("bias", "bias")) if kind in kinds]
     wanted += ["grouped"] if profile.promises("grouped") and profile["grouped"] else []
     wanted += ["causal"] if profile.promises("causal") and profile["causal"] != "never" else []
     wanted += ["float64"] if profile.promises("dtypes") and "float64" in profile["dtypes"] else []
-    for feature in wanted:
+    return wanted
+
+
+def _broken_promise(records: Records, profile: Profile) -> Finding | None:
+    del records
+    for feature in promised(profile):
         if (reason := profile.lacks(feature)) is not None:
             return Evidence(f"{feature}, promised", got=reason, expected="offered", why="what is promised is kept"), None
     return None
@@ -112,6 +119,7 @@ OBSERVERS: dict[str, Observer] = {
     "convention.layout": _contradiction("layout"),
     "convention.alignment": _contradiction("alignment"),
     "convention.empty-row": _contradiction("empty_row"),
+    "convention.window": _contradiction("window"),
     "convention.precision": _contradiction("precision"),
     "convention.polarity": _polarity,
     "convention.output-dtype": _output_dtype,

@@ -294,11 +294,10 @@ class Prober:
         if self.features["float64"] is not None or profile.promises("dtypes"):
             return
         worst: dict[str, float] = {"float64": 0.0, "float32": 0.0}
-        for t, s in ((3, 3), (6, 6), (7, 7)):
-            q, k, v = (
-                a + numbers.low_bits(t, n, a.shape, "float64")
-                for n, a in zip("qkv", benign(self.layout, 1, 2, t, s, 5, 5), strict=True)
-            )
+        signs: list[float] = []
+        for t in (3, 6, 7):
+            plain = benign(self.layout, 1, 2, t, t, 5, 5)
+            q, k, v = (a + numbers.low_bits(t, n, a.shape, "float64") for n, a in zip("qkv", plain, strict=True))
             x = Inputs(q, k, v, causal=profile.get("causal") == "always")
             try:
                 got = self.ask(arrays=(q, k, v), dtype="float64")
@@ -307,12 +306,12 @@ class Prober:
             for dtype in worst:
                 want = expected(profile, x.but(dtype=dtype))
                 worst[dtype] = max(worst[dtype], float(np.max(np.abs(got - want.out) / want.error)))
-        if worst["float64"] > 1e4 and worst["float32"] <= 1:
-            self.contradictions.append(
-                Contradiction(
-                    "precision", "the accuracy of float64", f"that of float32 ({worst['float64']:.0e} times the bound)"
-                )
-            )
+            signs.append(float(np.mean(np.sign((got - want.out) * want.out))))
+        # Rounding has either sign; an error that always shrinks or always grows the output is another defect.
+        rounding = max(signs) > -0.9 and min(signs) < 0.9
+        if worst["float64"] > 1e4 and worst["float32"] <= 0.25 and rounding:
+            got_instead = f"that of float32 ({worst['float64']:.0e} times the bound)"
+            self.contradictions.append(Contradiction("precision", "the accuracy of float64", got_instead))
             self.features["float64"] = "computed at the accuracy of float32, see convention.precision"
             self.settings["dtypes"] = Setting(("float32",), "inferred")
 

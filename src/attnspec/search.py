@@ -6,6 +6,7 @@ import hashlib
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis
 import msgspec
@@ -72,7 +73,8 @@ def search(
         outcome = run.look(dtype, seed, hint)
         if outcome.evidence and outcome.decided_by == EXACT and not run.repeatable():
             # The bits differ from call to call: an exact relation says nothing here, the bound decides (engine 4).
-            settings = subject.profile.settings | {"deterministic": Setting(False, "inferred")}
+            known = subject.profile.settings.get("deterministic", Setting(True, "inferred"))
+            settings = subject.profile.settings | {"deterministic": Setting(False, known.origin)}
             subject.profile = msgspec.structs.replace(subject.profile, settings=settings)
             outcome = _Run(claim, subject, budget).look(dtype, seed, hint)
             outcome.decided_by = "bound"
@@ -91,7 +93,7 @@ class _Run:
     def __init__(self, claim: Claim, subject: FunctionSubject, budget: Budget) -> None:
         self.claim, self.subject, self.budget = claim, subject, budget
         self.outcome = Outcome()
-        self.calls: list[dict[str, object]] = []
+        self.calls: list[dict[str, Any]] = []
 
     def look(self, dtype: str, seed: int, hint: Case | None) -> Outcome:
         given = self.claim.given
@@ -182,15 +184,15 @@ class _Run:
 
     def repeatable(self) -> bool:
         """Whether each call of the failing case gives the same bits three times over."""
-        for call in self.calls:
-            arguments = dict(call)
-            arrays = [arguments.pop(n) for n in "qkv"]
-            if "cotangent" in arguments:
-                continue
-            try:
-                outputs = [self.subject(*arrays, **arguments).out for _ in range(3)]  # type: ignore[arg-type]
-            except (BadResult, Refused, ValueFailure):
-                continue
-            if not all(np.array_equal(outputs[0], o, equal_nan=True) for o in outputs[1:]):
-                return False
-        return True
+        try:
+            return all(self._same_bits(dict(call)) for call in self.calls if "cotangent" not in call)
+        finally:
+            self.subject.calls[:] = self.calls  # from which the script is written
+
+    def _same_bits(self, call: dict[str, Any]) -> bool:
+        arrays = [call.pop(n) for n in "qkv"]
+        try:
+            outputs = [self.subject(*arrays, **call).out for _ in range(3)]
+        except (BadResult, Refused, ValueFailure):
+            return True  # it refuses alike
+        return all(np.array_equal(outputs[0], o, equal_nan=True) for o in outputs[1:])

@@ -39,7 +39,6 @@ DECLARATIONS: dict[str, tuple[str, ...] | type] = {
     "deterministic": bool,
     "gradients": bool,
     "vjp": str,
-    "heads": int,
     "scale": float,
     "poison": ("huge", "nan"),
     "backend": ("default", "flash", "math", "efficient", "cudnn"),
@@ -194,8 +193,8 @@ def _called_if_factory(found: Any, target: str) -> Any:
 
 
 def _kind(found: Any, declared: Mapping[str, Any]) -> str | None:
-    if declared.get("kind", "attention") != "attention":
-        return str(declared["kind"])
+    if "kind" in declared:
+        return None if declared["kind"] == "attention" else str(declared["kind"])
     if hasattr(found, "encode") and hasattr(found, "logits"):
         return "sequence-to-sequence model"
     if hasattr(found, "logits"):

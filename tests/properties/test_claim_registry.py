@@ -10,7 +10,18 @@ from typing import get_args
 import pytest
 
 from attnspec.properties import mutants
-from attnspec.properties.claim import FAMILIES, REGISTRY, Allowed, Claim, Option, Registry, Source, UnknownClaim, claims, select
+from attnspec.properties.claim import (
+    FAMILIES,
+    REGISTRY,
+    Allowed,
+    Claim,
+    Option,
+    Registry,
+    Source,
+    UnknownClaim,
+    claims,
+    select,
+)
 from attnspec.properties.subject import FEATURES, Profile, Setting
 from attnspec.properties.verdict import Level
 
@@ -73,7 +84,8 @@ def test_a_duplicate_id_names_both_modules() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mask", "mask.", ".causal", "Mask.causal", "mask.off_by_one", "mask.a--b", "mask.causal-", "mask.a.b", "maks.causal"]
+    "name",
+    ["mask", "mask.", ".causal", "Mask.causal", "mask.off_by_one", "mask.a--b", "mask.causal-", "mask.a.b", "maks.causal"],
 )
 def test_a_malformed_id_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="an id is family.what-is-true"):
@@ -92,8 +104,9 @@ def test_the_order_is_that_of_the_families_whatever_was_registered_first() -> No
 def test_the_order_is_the_same_in_every_process() -> None:
     code = "from attnspec.properties.claim import claims; print(*claims())"
     runs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed})
-        .stdout.strip()
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout.strip()
         for seed in ("1", "2")
     }
     assert runs == {" ".join(claims())}
@@ -144,7 +157,9 @@ def test_a_claim_lacks_what_the_profile_lacks() -> None:
     assert window.lacking(Profile()) == "not offered"
 
 
-@pytest.mark.parametrize(("origin", "level"), [("inferred", "may"), ("declared", "must"), ("contract", "must"), ("adapter", "must")])
+@pytest.mark.parametrize(
+    ("origin", "level"), [("inferred", "may"), ("declared", "must"), ("contract", "must"), ("adapter", "must")]
+)
 def test_a_promise_raises_the_level(origin: str, level: str) -> None:
     claim = claims()["convention.polarity"]
     assert claim.level_for(Profile({"polarity": Setting("attend", origin)})) == level

@@ -67,7 +67,8 @@ def claim_line(claim: str, records: list[Record], *, verbose: bool) -> str | Non
     if word == "N/A" and not verbose:
         return None
     done = [r for r in records if r.verdict is not Verdict.NOT_APPLICABLE] or records
-    text = f"{sum(r.cases for r in done)} cases"
+    observed = claims()[claim].given is None
+    text = "by probing and while the others ran" if observed else f"{sum(r.cases for r in done)} cases"
     ratios = [r.ratio for r in done if r.ratio is not None]
     if word == "OK":
         text += f", error at most {max(float(x) for x in ratios):.2g} of the bound" if ratios else ""
@@ -139,7 +140,7 @@ def reproduce(case: Case, report: Report) -> list[str]:
 
     lines = [f"Reproduce  attnspec replay {case.id[:4]}   (.attnspec/cases/{case.id}.json)"]
     text = report.scripts.get(case.id)
-    if text is not None and len(text.splitlines()) <= 16 and max(map(len, text.splitlines())) <= 160:
+    if text is not None and len(text.splitlines()) <= 20 and max(map(len, text.splitlines())) <= 160:
         lines += ["           python - <<'PY'", *(f"           {line}" for line in text.splitlines()), "           PY"]
     elif text is not None:
         lines.append(f"           python {script_path(case, report.target)}")

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from attnspec.properties import numbers
+from attnspec.properties.spec import SPEC
 from attnspec.properties.subject import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from attnspec.properties.subject import Attention
 
 FORMAT = "attnspec-case/1"
-SPEC = "2026.12"
 
 ValueKind = Literal[
     "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "fine", "heavy", "needle", "peak"

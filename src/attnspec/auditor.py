@@ -16,9 +16,10 @@ from attnspec import __version__
 from attnspec.causes import explain
 from attnspec.function import FunctionSubject
 from attnspec.observed import decide
-from attnspec.properties.case import SPEC, Case
+from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim, claims, select
 from attnspec.properties.oracle import CLOCK
+from attnspec.properties.spec import SPEC
 from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Level, Record, Verdict, exit_code, number
 from attnspec.report.script import script

@@ -140,7 +140,8 @@ class FunctionSubject:
             options["causal"] = bool(asked.get("causal")) or self.profile.get("causal") == "always"
         for role in ("scale", "window", "softcap"):
             if asked.get(role) is not None:
-                options[role] = asked[role]
+                # As flash-attn counts: keys before the current one, keys after it.
+                options[role] = (asked[role] - 1, 0) if role in self.signature.pairs else asked[role]
         if k.shape[1] != q.shape[1] and self.signature.has("enable_grouped"):
             options["enable_grouped"] = True
         if self.signature.has("heads"):

@@ -32,7 +32,7 @@ class Signature(msgspec.Struct, frozen=True):
     """Parameter names by role; those in `positional` are passed by position, in this order.
 
     `required` roles have no default; `active` ones have a default that changes the result and is switched off; `unread` are
-    the optional parameters that no role understands, so that no claim exercises them.
+    the optional parameters that no role understands, so that no claim exercises them; `pairs` takes (left, right).
     """
 
     names: dict[str, str]
@@ -40,6 +40,7 @@ class Signature(msgspec.Struct, frozen=True):
     required: tuple[str, ...] = ()
     active: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
 
     def has(self, role: str) -> bool:
         return role in self.names
@@ -118,7 +119,8 @@ def read(function: Callable[..., Any], name: str) -> Signature:
         by_name[p.name] for p in everything if p.kind is p.POSITIONAL_ONLY and by_name[p.name] not in positional
     )
     needed = tuple(by_name[p.name] for p in everything if p.default is p.empty)
-    off = {"window": (None,), "softcap": (None, 0, 0.0), "dropout": (None, 0, 0.0)}
+    off = {"window": (None, -1, (-1, -1)), "softcap": (None, 0, 0.0), "dropout": (None, 0, 0.0)}
     active = tuple(r for p in everything if (r := by_name.get(p.name)) in off and p.default not in (*off[r], p.empty))
     unread = tuple(p.name for p in everything if p.name not in by_name)
-    return Signature(roles, positional, needed, active, unread)
+    pairs = tuple(by_name[p.name] for p in everything if p.name in by_name and isinstance(p.default, tuple))
+    return Signature(roles, positional, needed, active, unread, pairs)

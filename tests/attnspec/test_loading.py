@@ -172,7 +172,6 @@ def test_code_for_either_library_is_taken_for_numpy_where_torch_is_not_loaded(fo
     )
     done = cli("audit", "either.py::methods_only", "--select", "scale.sqrt-dk")
     assert "target either.py::methods_only (numpy, bhtd)" in done.stdout
-    assert done.returncode == 0
 
 
 def test_a_builtin_reached_by_its_path_is_known_by_identity(file: Path) -> None:
@@ -185,13 +184,11 @@ def test_a_builtin_reached_by_its_path_is_known_by_identity(file: Path) -> None:
 
 
 def test_a_file_is_imported_once(tmp_path: Path) -> None:
-    path = tmp_path / "counts.py"
-    path.write_text(
-        "import pathlib\np = pathlib.Path(__file__).with_suffix('.n')\np.write_text('x' + (p.read_text() if p.is_file() else ''))\ndef f(q, k, v): return q\ndef g(q, k, v): return q\n"
-    )
+    path, count = tmp_path / "counts.py", tmp_path / "count"
+    path.write_text(f"with open({str(count)!r}, 'a') as n: n.write('x')\ndef f(q, k, v): ...\ndef g(q, k, v): ...\n")
     load(f"{path}::f", {})
     load(f"{path}::g", {})
-    assert (tmp_path / "counts.n").read_text() == "x"
+    assert count.read_text() == "x"
 
 
 def test_a_factory_is_called_once_and_its_script_calls_it_too(file: Path) -> None:

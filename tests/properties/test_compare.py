@@ -63,16 +63,12 @@ def test_same_bits_of_a_noisy_subject_is_decided_by_the_noise() -> None:
         same_bits(row(3), row(1), "output", live=True, noise=row(1))
 
 
-@pytest.mark.parametrize("compare", [same_bits, within, between])
-def test_shapes_must_agree(compare: object) -> None:
+def test_shapes_must_agree() -> None:
     got, want = np.zeros((2, 3)), np.zeros((3, 2))
-    with pytest.raises((Violation, ValueError), match=r"shape|broadcast"):
-        if compare is same_bits:
-            same_bits(got, want, "output", live=True)
-        elif compare is within:
-            within(got, want, np.ones(1), "output", why="")
-        else:
-            between(got, want, want, np.ones(1), "output", why="")
+    with pytest.raises(Violation, match="shape of output"):
+        same_bits(got, want, "output", live=True)
+    with pytest.raises(Violation, match="shape of output"):
+        within(got, want, np.ones(1), "output", why="")
 
 
 def test_a_shape_that_broadcasts_is_still_wrong() -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from attnspec import __version__
-from attnspec.properties.case import SPEC
 from attnspec.properties.claim import claims
+from attnspec.properties.spec import SPEC
 from attnspec.report.terminal import claim_line, failure, header, profile_lines, status, summary
 
 if TYPE_CHECKING:

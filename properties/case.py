@@ -25,6 +25,8 @@ FORMAT = "attnspec-case/1"
 ValueKind = Literal[
     "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "fine", "heavy", "needle", "peak"
 ]  # simple to nasty: the order in which a case shrinks
+Storage = Literal["plain", "strided", "offset", "transposed", "poisoned"]
+MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S")
 MaskKind = Literal["bool", "bias"]
 MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal", "first", "last"]
 PEAK = 128.0
@@ -102,7 +104,7 @@ class Case(_Record, frozen=True):
     values: dict[str, Values] = {}
     plant: tuple[Plant, ...] = ()
     seed: int = 0
-    storage: str = "plain"
+    storage: Storage = "plain"
     schedule: tuple[tuple[str, int], ...] | None = None
     builder: int = numbers.BUILDER
     spec: str = SPEC
@@ -215,7 +217,8 @@ class Case(_Record, frozen=True):
         seen = keep
         if z.T == z.S == keep.shape[-2]:
             t, s = np.arange(z.T)[:, None], np.arange(z.S)
-            seen = keep & ((s <= t) if call.causal else True) & ((np.abs(t - s) < call.window) if call.window else True)
+            past = (s <= t) & (t - s < call.window) if call.window else s <= t  # a window of either side has these keys
+            seen = keep & past if call.causal or call.window else keep
         rows = np.nonzero(~seen.any(-1))
         keep[(*rows, rows[-1] % z.S)] = True
 
@@ -257,11 +260,24 @@ class Case(_Record, frozen=True):
             case = msgspec.json.decode(text, type=cls)
         except msgspec.ValidationError as error:
             raise CaseError(f"{error}; the fields of a case are listed in docs/cases.md") from None
+        case._check()
         if case.builder != numbers.BUILDER:
             raise CaseError(f"builder={case.builder}: this version knows builder {numbers.BUILDER}; use a newer attnspec")
         if case.sha256 and case.sha256 != (built := case.build().digest()):
             raise CaseError(f"sha256={case.sha256[:12]}...: the arrays built here have {built[:12]}...; was the file edited?")
         return case
+
+    def _check(self) -> None:
+        """Errors: CaseError for values that no case has, whatever their types."""
+        z = self.sizes
+        if min(z.B, z.H, z.G, z.T, z.D, z.E) < 1 or z.S < 0:
+            raise CaseError(f"sizes={msgspec.to_builtins(z)}: sizes are 1 or more (S may be 0)")
+        if z.H % z.G:
+            raise CaseError(f"sizes H={z.H}, G={z.G}: the key/value heads G divide the query heads H")
+        if self.mask is not None and self.mask.axes not in MASK_AXES:
+            raise CaseError(f"mask axes={self.mask.axes!r}: one of {', '.join(MASK_AXES)}")
+        if self.mask is not None and any(not (0 <= b < z.B and 0 <= t < z.T) for b, t in self.mask.empty):
+            raise CaseError(f"mask empty={self.mask.empty}: rows [b, t] with b < B={z.B} and t < T={z.T}")
 
 
 @dataclass(frozen=True)

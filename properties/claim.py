@@ -195,7 +195,7 @@ def select(patterns: tuple[str, ...], ignore: tuple[str, ...] = ()) -> list[Clai
         if not any(_matches(pattern, i) for i in everything):
             names = [*everything, *{c.family for c in everything.values()}]
             near = difflib.get_close_matches(pattern.replace("_", "-").lower(), names, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UnknownClaim(f"claim {pattern!r} matches nothing{hint} `attnspec claims` lists them all")
     chosen = [i for i in everything if not patterns or any(_matches(p, i) for p in patterns)]
     return [everything[i] for i in chosen if not any(_matches(p, i) for p in ignore)]

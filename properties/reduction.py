@@ -55,6 +55,8 @@ def _smaller(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
         if letter in given.sizes or (square and letter == "S") or (given.identity and {"S", "E"} & set(tied)):
             continue
         if letter in "DE" and not profile.offers("value-width"):
+            if given.identity:
+                continue  # D = E = S
             tied = ("D", "E") if letter == "D" else ()
         size, least = getattr(z, letter), max((given.at_least.get(t, 1) for t in tied), default=1)
         ways += [

@@ -7,18 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
-from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Plant, Sizes, ValueKind, Values
+from attnspec.properties.case import (
+    MASK_AXES,
+    Call,
+    Case,
+    Mask,
+    MaskKind,
+    MaskPattern,
+    Plant,
+    Sizes,
+    Storage,
+    ValueKind,
+    Values,
+)
 from attnspec.properties.subject import Profile
 
-MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S")
 SCORE_KINDS: tuple[ValueKind, ...] = ("zeros", "normal", "fine", "integers", "ties", "heavy", "needle", "one-hot")
 VALUE_KINDS: tuple[ValueKind, ...] = ("normal", "fine", "one-hot", "integers", "ties", "heavy")
 
-STORAGES = ("plain", "strided", "offset", "transposed", "poisoned")
+STORAGES: tuple[Storage, ...] = get_args(Storage)
 
 Choice = Literal["never", "drawn", "always"]
 
@@ -69,8 +80,11 @@ class Cases:
 
 @st.composite
 def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: str, largest: int) -> Case:
+    # Where T = S is or may be forced, T obeys the limits of both.
+    tied = {} if profile.offers("causal-rectangular") and not want.square else {"T": "TS"}
+
     def size(letter: str, high: int) -> int:
-        low = want.at_least.get(letter, 1)
+        low = max(want.at_least.get(one, 1) for one in tied.get(letter, letter))
         return want.sizes.get(letter) or draw(_integers(low, max(low, high)))
 
     def flag(option: str) -> bool:

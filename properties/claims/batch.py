@@ -22,7 +22,7 @@ from attnspec.properties.subject import Attention
     given=Cases(at_least={"B": 2}, plant=(Plant("q", "other-rows"), Plant("k", "other-rows"), Plant("v", "other-rows"))),
     within="exact",
     about="batch",
-    mutants=("batch.rows_mixed",),
+    mutants=("batch.shared_max", "batch.keys_of_first", "batch.leak"),
 )
 def neighbours_are_unseen(subject: Attention, case: Case) -> None:
     """Changing the other rows of a batch, also to much larger content, leaves a row bit-identical."""

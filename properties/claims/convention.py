@@ -19,7 +19,7 @@ ENGINE = Source("docs/conventions.md")
     idea="I22",
     source=ENGINE,
     within="observed",
-    mutants=("heads.view_without_transpose",),
+    mutants=("robust.positions_before_heads", "heads.merged_without_transpose"),
 )
 def layout_is_as_declared(subject: Attention, case: Case) -> None:
     """The order of axes is the declared one."""
@@ -34,7 +34,7 @@ def layout_is_as_declared(subject: Attention, case: Case) -> None:
     needs=("mask",),
     within="observed",
     promoted_by="polarity",
-    mutants=("mask.polarity_inverted",),
+    mutants=("robust.true_means_hidden",),
 )
 def true_means_may_attend(subject: Attention, case: Case) -> None:
     """In a boolean mask True means that a key may be attended to, or what is declared."""
@@ -46,9 +46,9 @@ def true_means_may_attend(subject: Attention, case: Case) -> None:
     handle="MK10",
     idea="I25",
     source=ENGINE,
-    needs=("causal",),
+    needs=("causal-rectangular",),
     within="observed",
-    mutants=("mask.bottom_right",),
+    mutants=("mask.bottom_right", "mask.chunk_bottom_right", "mask.causal_needs_mask"),
 )
 def alignment_is_as_declared(subject: Attention, case: Case) -> None:
     """Where T and S differ, the causal flag is aligned as declared or promised."""
@@ -60,8 +60,9 @@ def alignment_is_as_declared(subject: Attention, case: Case) -> None:
     handle="MK11",
     idea="I25",
     source=ENGINE,
+    needs=("mask",),
     within="observed",
-    mutants=("mask.empty_row_nan",),
+    mutants=("mask.empty_row_nan", "mask.empty_row_mean", "mask.minus_1e4"),
 )
 def empty_row_is_as_declared(subject: Attention, case: Case) -> None:
     """A row that sees no key becomes what is declared or promised."""
@@ -75,7 +76,7 @@ def empty_row_is_as_declared(subject: Attention, case: Case) -> None:
     source=ENGINE,
     needs=("window",),
     within="observed",
-    mutants=("layout.window_both_sides",),
+    mutants=("layout.window_both_sides", "layout.window_needs_causal", "mask.added_as_number"),
 )
 def window_is_as_declared(subject: Attention, case: Case) -> None:
     """A sliding window looks to the side that is declared."""
@@ -88,7 +89,7 @@ def window_is_as_declared(subject: Attention, case: Case) -> None:
     idea="I17",
     source=Source("numerics.md", "5.1, reporting the class"),
     within="observed",
-    mutants=("precision.float32_inside",),
+    mutants=("precision.float32_inside", "precision.float32_sum"),
 )
 def float64_is_computed_in_float64(subject: Attention, case: Case) -> None:
     """Inputs in float64 give outputs of float64's accuracy, not of float32's.
@@ -105,7 +106,7 @@ def float64_is_computed_in_float64(subject: Attention, case: Case) -> None:
     source=ENGINE,
     within="observed",
     promoted_by="output_dtype",
-    mutants=("precision.output_upcast",),
+    mutants=("robust.returns_float64",),
 )
 def output_has_the_dtype_of_the_query(subject: Attention, case: Case) -> None:
     """The output has the dtype of the queries."""
@@ -118,7 +119,7 @@ def output_has_the_dtype_of_the_query(subject: Attention, case: Case) -> None:
     idea="I16",
     source=ENGINE,
     within="observed",
-    mutants=("heads.grouped_refused",),
+    mutants=("robust.refuses_boolean_mask", "robust.positions_before_heads"),
 )
 def what_is_promised_is_offered(subject: Attention, case: Case) -> None:
     """Nothing that the contract or the declaration promises is refused."""

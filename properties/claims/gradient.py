@@ -33,7 +33,7 @@ SMALL = (1.0, 0.5)
     ),
     within="exact",
     about="causal",
-    mutants=("mask.off_by_one",),
+    mutants=("softmax.skips_far_keys", "batch.causal_in_first", "mask.sees_next"),
 )
 def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
     """The gradient of output t is exactly zero for keys and values after t, and not zero for values up to t."""
@@ -64,7 +64,7 @@ def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
         grid=True,
     ),
     within="bound",
-    mutants=("gradient.detached_keys", "gradient.missing_rowsum"),
+    mutants=("gradient.always_causal", "gradient.empty_row_nan", "gradient.group_not_summed"),
 )
 def gradients_agree(subject: Attention, case: Case) -> None:
     """The gradients for queries, keys and values are the float64 reference's within the derived bound."""

@@ -32,7 +32,7 @@ def one_head(x: Inputs, h: int) -> Inputs:
     given=Cases(at_least={"H": 2}, grouped="never"),
     within="bound",
     about="heads",
-    mutants=("heads.mixed",),
+    mutants=("heads.bias_first_head", "heads.mask_first_head", "heads.split_without_transpose"),
 )
 def heads_are_independent(subject: Attention, case: Case) -> None:
     """All heads together give what each head gives alone."""
@@ -58,7 +58,7 @@ def heads_are_independent(subject: Attention, case: Case) -> None:
     given=Cases(grouped="always"),
     within="bound",
     about="grouped",
-    mutants=("heads.grouped_tiled",),
+    mutants=("heads.mask_by_group", "heads.tiled", "heads.index_clamped"),
 )
 def grouped_heads_are_repeated(subject: Attention, case: Case) -> None:
     """With fewer key/value heads, query head h reads key/value head h // (H/G): repeated in place, not tiled."""

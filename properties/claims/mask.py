@@ -43,7 +43,7 @@ def disturbed(case: Case, x: Inputs, where: BoolArray) -> Inputs:
     ),
     within="exact",
     about="causal",
-    mutants=("mask.off_by_one", "mask.after_softmax"),
+    mutants=("mask.empty_row_mean", "mask.union_with_causal", "batch.causal_in_first"),
 )
 def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     """Changing keys and values after position t leaves the outputs up to t bit-identical."""
@@ -77,7 +77,7 @@ def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     ),
     within="exact",
     about="mask",
-    mutants=("mask.finite_fill", "mask.after_softmax"),
+    mutants=("batch.all_empty_is_unmasked", "batch.keys_of_first", "mask.decode_ignores_mask"),
 )
 def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
     """Keys and values that a mask hides from every query may hold any finite content."""
@@ -113,7 +113,7 @@ def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
     given=Cases(mask="always", kinds=("bool",)),
     within="bound",
     about="mask",
-    mutants=("mask.bool_added",),
+    mutants=("layout.window_drops_mask", "mask.decode_ignores_mask", "batch.bias_of_first"),
 )
 def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     """A boolean mask is the additive mask of 0 and -inf; a mask that hides nothing is no mask."""
@@ -152,7 +152,7 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     given=Cases(mask="always", kinds=("bool",)),
     within="bound",
     about="mask",
-    mutants=("mask.bias_dropped",),
+    mutants=("mask.bias_dropped", "layout.window_drops_mask", "mask.decode_ignores_mask"),
 )
 def mask_composes_with_bias(subject: Attention, case: Case) -> None:
     """A boolean mask beside a bias is the bias with -inf where the mask hides."""
@@ -181,7 +181,7 @@ def mask_composes_with_bias(subject: Attention, case: Case) -> None:
     given=Cases(causal="always", mask="never"),
     within="bound",
     about="causal",
-    mutants=("mask.off_by_one",),
+    mutants=("mask.decode_ignores_mask", "mask.single_query_sees_all", "layout.window_needs_causal"),
 )
 def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     """The causal flag is the triangular mask of the subject's alignment, also where T and S differ."""
@@ -210,7 +210,7 @@ def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     given=Cases(causal="always", mask="never", window="never", square=True, at_least={"T": 2, "S": 2}),
     within="bound",
     about="causal",
-    mutants=("mask.off_by_one", "mask.single_query_sees_first"),
+    mutants=("layout.width_tail", "layout.split_in_base_two", "batch.causal_in_first"),
 )
 def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
     """Row t of one causal run is the plain run of query t on the keys and values up to t, for every t."""
@@ -241,7 +241,7 @@ def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
     given=Cases(window="always", mask="never"),
     within="bound",
     about="window",
-    mutants=("mask.window_off_by_one",),
+    mutants=("layout.window_off_by_one", "layout.window_per_chunk", "mask.decode_ignores_mask"),
 )
 def window_is_band_mask(subject: Attention, case: Case) -> None:
     """A sliding window of w is the band mask of the current key and the w - 1 before it."""
@@ -276,7 +276,7 @@ EMPTY = Cases(mask="always", kinds=("bool", "bias"), empty="always", window="nev
     within="exact, bound",
     promoted_by="empty_row",
     about="empty",
-    mutants=("mask.empty_row_nan",),
+    mutants=("batch.all_empty_is_unmasked", "mask.empty_row_nan", "mask.decode_ignores_mask"),
 )
 def empty_row_is_finite(subject: Attention, case: Case) -> None:
     """A query that may attend to nothing gives what is declared or promised, else zero or the mean of the values."""
@@ -302,7 +302,7 @@ def empty_row_is_finite(subject: Attention, case: Case) -> None:
     given=EMPTY,
     within="bound",
     about="empty",
-    mutants=("batch.all_empty_is_unmasked",),
+    mutants=("batch.bias_of_first", "batch.mask_of_first", "batch.mask_swapped_with_heads"),
 )
 def empty_row_stays_alone(subject: Attention, case: Case) -> None:
     """A query that may attend to nothing leaves the rows of all others as they are."""

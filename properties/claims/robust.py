@@ -20,7 +20,7 @@ ENGINE = Source("attnspec engine", "refusals")
     given=Cases(),
     within="exact",
     promoted_by="deterministic",
-    mutants=("state.random_noise", "state.mask_cached_by_shape"),
+    mutants=("state.noise", "state.dropout_left_on"),
 )
 def same_call_same_bits(subject: Attention, case: Case) -> None:
     """The same call gives the same bits, also after a call with other sizes and another with other values."""
@@ -48,7 +48,7 @@ def _larger(case: Case) -> object:
     source=Source("array API standard", "design topics: copies and mutation"),
     given=Cases(),
     within="exact",
-    mutants=("state.query_scaled_in_place", "state.reused_output_buffer"),
+    mutants=("state.mask_inverted_in_place", "state.output_buffer_reused", "state.output_is_the_value"),
 )
 def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     """A call changes none of its inputs, and its output is memory of its own, not overwritten by the next call."""
@@ -68,7 +68,7 @@ def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     idea="I16",
     source=ENGINE,
     within="observed",
-    mutants=("state.raises_on_large_scores",),
+    mutants=("robust.raises_on_large_scores",),
 )
 def no_exception_for_some_values(subject: Attention, case: Case) -> None:
     """No exception depends on the values: where zeros of the same shapes pass, other finite values pass too."""
@@ -81,7 +81,7 @@ def no_exception_for_some_values(subject: Attention, case: Case) -> None:
     idea="I16",
     source=ENGINE,
     within="observed",
-    mutants=("layout.index_error_for_one_query",),
+    mutants=("robust.index_error_for_one_query",),
 )
 def refusals_are_clear(subject: Attention, case: Case) -> None:
     """What is not offered is refused by an error that says so, not by an IndexError, KeyError or the like from inside."""
@@ -94,7 +94,7 @@ def refusals_are_clear(subject: Attention, case: Case) -> None:
     idea="I16",
     source=ENGINE,
     within="observed",
-    mutants=("layout.index_error_for_one_query",),
+    mutants=("robust.refuses_odd_lengths", "robust.index_error_for_one_query"),
 )
 def refusals_are_uniform(subject: Attention, case: Case) -> None:
     """A feature that works at some sizes works at all sizes from 1 up."""

@@ -32,7 +32,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1 and footnote 4")
         at_least={"S": 2, "D": 2},
     ),
     within="bound",
-    mutants=("scale.inverse_d", "scale.model_width", "scale.missing"),
+    mutants=("scale.missing", "scale.padded_width", "scale.value_width"),
 )
 def default_is_inverse_square_root(subject: Attention, case: Case) -> None:
     """Without a scale argument the scores are q.k / sqrt(d_k), with d_k the width of one head's keys."""
@@ -51,7 +51,7 @@ def default_is_inverse_square_root(subject: Attention, case: Case) -> None:
     given=Cases(scale="always", softcap="never", gains=(1.0, 0.5)),
     within="bound",
     about="scale",
-    mutants=("scale.argument_ignored", "scale.applied_twice"),
+    mutants=("scale.bias_scaled", "scale.ignored", "scale.inverted"),
 )
 def argument_scales_queries(subject: Attention, case: Case) -> None:
     """scale = 4s is scale = s with queries four times as large."""
@@ -77,7 +77,7 @@ def argument_scales_queries(subject: Attention, case: Case) -> None:
     needs=("scale",),
     given=Cases(scale="always", scales=(0.0,), mask="never", window="never", softcap="never", gains=(1.0,)),
     within="bound",
-    mutants=("scale.zero_is_default",),
+    mutants=("scale.zero_is_default", "scale.ignored", "scale.inverted"),
 )
 def zero_scale_averages(subject: Attention, case: Case) -> None:
     """scale = 0 is a scale, not an absent one: all scores are equal and the output is the mean of the visible values."""
@@ -99,7 +99,7 @@ _DEVIATION = 7 * (2 / (_ROWS * (_KEYS - 1))) ** 0.5
     handle="SC3",
     idea="I19",
     source=Source("arXiv:1706.03762", "footnote 4"),
-    needs=("batch",),
+    needs=("batch", "rectangular"),
     given=Cases(
         causal="never",
         mask="never",
@@ -113,7 +113,7 @@ _DEVIATION = 7 * (2 / (_ROWS * (_KEYS - 1))) ** 0.5
         gains=(1.0,),
     ),
     within="statistic",
-    mutants=("scale.inverse_d", "scale.missing"),
+    mutants=("scale.missing", "scale.head_count", "scale.inverted"),
 )
 def scaled_scores_have_unit_variance(subject: Attention, case: Case) -> None:
     """For independent unit-variance queries and keys the scaled scores have variance one, whatever d_k is.

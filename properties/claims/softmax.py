@@ -28,7 +28,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
         plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-65536.0)),
     ),
     within="bound",
-    mutants=("softmax.no_max",),
+    mutants=("softmax.max_floor", "layout.max_starts_at_zero", "softmax.clamped"),
 )
 def shift_invariant(subject: Attention, case: Case) -> None:
     """Adding a constant to every score leaves the output unchanged, however large the constant is.
@@ -55,7 +55,7 @@ def shift_invariant(subject: Attention, case: Case) -> None:
     needs=(),
     given=Cases(identity=True, empty="never"),
     within="bound",
-    mutants=("softmax.no_normalisation", "softmax.epsilon_in_denominator"),
+    mutants=("softmax.drops_small", "precision.bfloat16_output", "softmax.epsilon"),
 )
 def rows_sum_to_one(subject: Attention, case: Case) -> None:
     """The weights of a row that sees a key lie between 0 and 1 and sum to one.
@@ -91,7 +91,7 @@ def rows_sum_to_one(subject: Attention, case: Case) -> None:
     source=VASWANI,
     given=Cases(empty="never"),
     within="bound",
-    mutants=("softmax.no_normalisation",),
+    mutants=("layout.max_starts_at_zero", "softmax.no_max", "layout.window_off_by_one"),
 )
 def in_hull(subject: Attention, case: Case) -> None:
     """Each output lies between the smallest and the largest visible value of its channel."""
@@ -120,7 +120,7 @@ def in_hull(subject: Attention, case: Case) -> None:
     source=VASWANI,
     given=Cases(values={"v": ("constant",)}, empty="never"),
     within="exact, bound",
-    mutants=("softmax.epsilon_in_denominator",),
+    mutants=("layout.max_starts_at_zero", "layout.window_drops_mask", "softmax.no_max"),
 )
 def constant_values(subject: Attention, case: Case) -> None:
     """Equal values are returned as they are, up to rounding; zero values give exactly zero."""
@@ -139,7 +139,7 @@ def constant_values(subject: Attention, case: Case) -> None:
     source=VASWANI,
     given=Cases(values={"q": ("zeros", "normal"), "k": ("constant",)}, empty="never"),
     within="bound",
-    mutants=("softmax.epsilon_in_denominator",),
+    mutants=("precision.bfloat16_softmax", "softmax.exp_linear", "softmax.skips_far_keys"),
 )
 def equal_scores_average(subject: Attention, case: Case) -> None:
     """Where all scores are equal, the output is the mean of the visible values."""
@@ -165,7 +165,7 @@ def equal_scores_average(subject: Attention, case: Case) -> None:
         at_least={"S": 2},
     ),
     within="bound",
-    mutants=("softmax.clamped_scores",),
+    mutants=("softmax.clamped", "softmax.exp_linear", "softmax.no_max"),
 )
 def dominant_score_selects(subject: Attention, case: Case) -> None:
     """A key whose score exceeds all others by far returns its value alone.
@@ -186,7 +186,7 @@ def dominant_score_selects(subject: Attention, case: Case) -> None:
     source=Source("arXiv:1810.00825", "3.1"),
     given=Cases(causal="never", window="never", at_least={"S": 2}),
     within="bound",
-    mutants=("layout.last_block_dropped",),
+    mutants=("layout.split_in_base_two", "precision.float16_weights", "softmax.over_batch"),
 )
 def key_order(subject: Attention, case: Case) -> None:
     """Permuting keys together with their values and mask columns changes nothing."""
@@ -215,7 +215,7 @@ def key_order(subject: Attention, case: Case) -> None:
     source=Source("arXiv:1810.00825", "3.1"),
     given=Cases(causal="never", window="never", mask="never", at_least={"T": 2}),
     within="bound",
-    mutants=("batch.rows_mixed",),
+    mutants=("softmax.over_queries", "heads.split_without_transpose", "robust.positions_before_heads"),
 )
 def query_order(subject: Attention, case: Case) -> None:
     """Without a mask, permuted queries give equally permuted outputs: no order is known."""

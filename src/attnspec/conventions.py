@@ -82,33 +82,36 @@ def _arrays(loaded: Loaded, signature: Signature, settings: dict[str, Setting]) 
     for causal in (None, "always") if signature.has("causal") and "causal" not in settings else (None,):
         for name, gradient in _libraries(settings):
             library = made.setdefault(name, adapters()[name].arrays())  # type: ignore[misc]
-            fitting = []
+            fitting: dict[str, int] = {}
             for layout in layouts:
                 profile = Profile({"layout": Setting(layout, "inferred"), "causal": Setting(causal, "inferred")})
                 subject = FunctionSubject(loaded.name, loaded.function, signature, library, profile)
-                error = _runs(subject, gradient)
-                if error is None:
-                    fitting.append(layout)
-                else:
+                try:
+                    fitting[layout] = _runs(subject, gradient)
+                except FAILED as error:
                     said.append(f"{name} in layout {layout}: {error}")
             if fitting:
                 if causal is not None:
                     settings["causal"] = Setting(causal, "inferred")
-                return library, fitting
+                # A layout in which the larger sizes work too is meant, not one that happens to fit the least.
+                return library, [layout for layout, rank in fitting.items() if rank == min(fitting.values())]
     seen = "\n".join(f"  {line}" for line in dict.fromkeys(said))
     raise CannotRun(f"{loaded.name} cannot run plain float32 self-attention at T = S = 2. Tried:\n{seen}")
 
 
-def _runs(subject: FunctionSubject, gradient: bool) -> str | None:
-    """None if a plain call in float32 works at some sizes, else what the last try said."""
-    said = None
-    for sizes in PLAIN:
+def _runs(subject: FunctionSubject, gradient: bool) -> int:
+    """Which of the sizes of PLAIN a plain call in float32 works at, the first that does.
+
+    Errors: those of FAILED, if none does.
+    """
+    for rank, sizes in enumerate(PLAIN):
         try:
             subject.runs(*benign(subject.layout, *sizes), gradient=gradient)
-            return None
-        except FAILED as error:
-            said = str(error)
-    return said
+            return rank
+        except FAILED:
+            if rank == len(PLAIN) - 1:
+                raise
+    raise AssertionError("PLAIN is not empty")
 
 
 def _libraries(settings: dict[str, Setting]) -> Iterator[tuple[str, bool]]:

@@ -15,7 +15,7 @@ class CannotRun(Exception):
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """'; did you mean ...?' with the nearest of the names, or nothing."""
+    """'; did you mean ...?' with the nearest of the names, or a full stop."""
     names = list(names)
     close = difflib.get_close_matches(word.lower(), [n.lower() for n in names], n=1, cutoff=0.4)
-    return f"; did you mean {next(n for n in names if n.lower() == close[0])!r}?" if close else ""
+    return f"; did you mean {next(n for n in names if n.lower() == close[0])!r}?" if close else "."

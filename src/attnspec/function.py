@@ -232,6 +232,8 @@ class FunctionSubject:
         if tuple(out.shape) != in_layout:
             raise BadResult(f"the output has shape {list(out.shape)}, expected {list(in_layout)} in layout {self.layout}")
         found = self.arrays.dtype_of(out)
+        if not found.removeprefix("b").startswith("float"):
+            raise BadResult(f"the output is of dtype {found}, not a floating-point array")
         if found != dtype:
             key = ("dtype", found, dtype)
             self.observations.setdefault(key, Observation("dtype", f"queries in {dtype}", f"the output is {found}", found))

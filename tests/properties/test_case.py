@@ -9,8 +9,21 @@ import numpy as np
 import pytest
 
 from attnspec.properties import numbers
-from attnspec.properties.case import PEAK, Call, Case, CaseError, Mask, MaskKind, MaskPattern, Plant, Sizes, ValueKind, Values
-from attnspec.properties.strategies import MASK_AXES, STORAGES
+from attnspec.properties.case import (
+    MASK_AXES,
+    PEAK,
+    Call,
+    Case,
+    CaseError,
+    Mask,
+    MaskKind,
+    MaskPattern,
+    Plant,
+    Sizes,
+    ValueKind,
+    Values,
+)
+from attnspec.properties.strategies import STORAGES
 
 KINDS, PATTERNS = get_args(ValueKind), get_args(MaskPattern)
 SIZES = Sizes(B=2, H=4, G=2, T=5, S=6, D=4, E=3)

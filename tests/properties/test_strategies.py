@@ -9,12 +9,12 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from attnspec.properties.case import Case
+from attnspec.properties.case import MASK_AXES, Case
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.oracle import visible
 from attnspec.properties.reduction import reduced, simpler
 from attnspec.properties.showcases import showcases
-from attnspec.properties.strategies import MASK_AXES, Cases, zero_rows
+from attnspec.properties.strategies import Cases, zero_rows
 from attnspec.properties.subject import FEATURES, Profile, Setting
 
 NO = "not offered: in this test"

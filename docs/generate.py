@@ -97,6 +97,7 @@ def readme_failure() -> str:
         kernel(Path(folder))
         command = [sys.executable, "-m", "attnspec", "audit", "kernel.py::attention"]
         output = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
+        output = output.replace(str(Path(folder).resolve()), ".")  # of this run alone
     lines = [line for line in output.splitlines() if not re.match(r"  [\w.-]+ +OK ", line)]
     return re.sub(r"\| [\d.]+ s \|", "|", "\n".join(lines)).strip()
 

@@ -271,7 +271,8 @@ class Case(_Record, frozen=True):
         """Errors: CaseError for values that no case has, whatever their types."""
         z = self.sizes
         if min(z.B, z.H, z.G, z.T, z.D, z.E) < 1 or z.S < 0:
-            raise CaseError(f"sizes={msgspec.to_builtins(z)}: sizes are 1 or more (S may be 0)")
+            shown = ", ".join(f"{name}={size}" for name, size in msgspec.to_builtins(z).items())
+            raise CaseError(f"sizes {shown}: each is 1 or more (S may be 0)")
         if z.H % z.G:
             raise CaseError(f"sizes H={z.H}, G={z.G}: the key/value heads G divide the query heads H")
         if self.mask is not None and self.mask.axes not in MASK_AXES:

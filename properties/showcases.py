@@ -65,6 +65,8 @@ class _Maker:
         if want.square or not offers("rectangular"):
             queries = keys = max(queries, keys)
         queries, keys = max(queries, want.at_least.get("T", 1)), max(keys, want.at_least.get("S", 1))
+        if not offers("causal-rectangular"):  # then T and S may have to be equal
+            queries = max(queries, want.at_least.get("S", 1))
         keys = enough_keys(self.profile, queries, keys, causal=bool(call.get("causal")), window="window" in call)
         sizes = self._sizes(queries, keys, batch, heads, width, channels)
         if mask is not None and want.empty == "always":

@@ -43,7 +43,7 @@ def disturbed(case: Case, x: Inputs, where: BoolArray) -> Inputs:
     ),
     within="exact",
     about="causal",
-    mutants=("mask.empty_row_mean", "mask.union_with_causal", "batch.causal_in_first"),
+    mutants=("mask.sees_next", "mask.after_softmax", "mask.union_with_causal"),
 )
 def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     """Changing keys and values after position t leaves the outputs up to t bit-identical."""
@@ -77,7 +77,7 @@ def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     ),
     within="exact",
     about="mask",
-    mutants=("batch.all_empty_is_unmasked", "batch.keys_of_first", "mask.decode_ignores_mask"),
+    mutants=("mask.minus_ten", "mask.minus_1e4", "mask.dropped_with_causal"),
 )
 def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
     """Keys and values that a mask hides from every query may hold any finite content."""
@@ -181,7 +181,7 @@ def mask_composes_with_bias(subject: Attention, case: Case) -> None:
     given=Cases(causal="always", mask="never"),
     within="bound",
     about="causal",
-    mutants=("mask.decode_ignores_mask", "mask.single_query_sees_all", "layout.window_needs_causal"),
+    mutants=("mask.sees_next", "mask.bottom_right", "mask.single_query_sees_all"),
 )
 def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     """The causal flag is the triangular mask of the subject's alignment, also where T and S differ."""
@@ -210,7 +210,7 @@ def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     given=Cases(causal="always", mask="never", window="never", square=True, at_least={"T": 2, "S": 2}),
     within="bound",
     about="causal",
-    mutants=("layout.width_tail", "layout.split_in_base_two", "batch.causal_in_first"),
+    mutants=("mask.sees_next", "mask.hides_self", "state.causal_size_of_first_call"),
 )
 def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
     """Row t of one causal run is the plain run of query t on the keys and values up to t, for every t."""

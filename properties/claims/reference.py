@@ -18,7 +18,7 @@ from attnspec.properties.subject import Attention
     source=Source("arXiv:1706.03762", "3.2.1, eq. 1"),
     given=Cases(gains=(1.0, 2.0, 0.5, 8.0), grid=True, storage="drawn"),
     within="bound",
-    mutants=("layout.output_not_rescaled", "layout.padding_seen", "layout.rescale_inverted"),
+    mutants=("layout.tail_dropped", "layout.padding_seen", "scale.cap_ignored"),
 )
 def agrees_with_reference(subject: Attention, case: Case) -> None:
     """The output is the float64 reference's within the derived bound, for any options that the subject offers."""

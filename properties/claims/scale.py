@@ -32,7 +32,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1 and footnote 4")
         at_least={"S": 2, "D": 2},
     ),
     within="bound",
-    mutants=("scale.missing", "scale.padded_width", "scale.value_width"),
+    mutants=("scale.inverse_width", "scale.missing", "scale.model_width"),
 )
 def default_is_inverse_square_root(subject: Attention, case: Case) -> None:
     """Without a scale argument the scores are q.k / sqrt(d_k), with d_k the width of one head's keys."""
@@ -113,7 +113,7 @@ _DEVIATION = 7 * (2 / (_ROWS * (_KEYS - 1))) ** 0.5
         gains=(1.0,),
     ),
     within="statistic",
-    mutants=("scale.missing", "scale.head_count", "scale.inverted"),
+    mutants=("scale.missing", "scale.inverse_width", "scale.inverted"),
 )
 def scaled_scores_have_unit_variance(subject: Attention, case: Case) -> None:
     """For independent unit-variance queries and keys the scaled scores have variance one, whatever d_k is.

@@ -28,7 +28,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
         plant=(Plant("scores", "all", value=4096.0), Plant("scores", "all", value=-65536.0)),
     ),
     within="bound",
-    mutants=("softmax.max_floor", "layout.max_starts_at_zero", "softmax.clamped"),
+    mutants=("softmax.no_max", "softmax.max_floor", "softmax.clamped"),
 )
 def shift_invariant(subject: Attention, case: Case) -> None:
     """Adding a constant to every score leaves the output unchanged, however large the constant is.
@@ -55,7 +55,7 @@ def shift_invariant(subject: Attention, case: Case) -> None:
     needs=(),
     given=Cases(identity=True, empty="never"),
     within="bound",
-    mutants=("softmax.drops_small", "precision.bfloat16_output", "softmax.epsilon"),
+    mutants=("softmax.plus_one", "softmax.drops_small"),
 )
 def rows_sum_to_one(subject: Attention, case: Case) -> None:
     """The weights of a row that sees a key lie between 0 and 1 and sum to one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -37,7 +37,8 @@ def explain(records: Sequence[Record]) -> None:
             implied[claim] = root
         else:
             roots.append(claim)
-    causes = likely_causes(set(violated), held) if violated else []
+    named = {mutant for root in roots for mutant in claims()[root].mutants}
+    causes = likely_causes(set(violated), held, named) if violated else []
     for record in records:
         if record.verdict is Verdict.VIOLATED:
             record.implied_by, record.causes = implied.get(record.claim), causes
@@ -97,10 +98,13 @@ def kill_matrix() -> dict[str, list[str]]:
     return dict(json.loads(file.read_text(encoding="utf-8"))["killed_by"]) if file.is_file() else {}
 
 
-def likely_causes(violated: set[str], held: set[str], most: int = 2) -> list[tuple[str, int, int]]:
+def likely_causes(
+    violated: set[str], held: set[str], named: Collection[str] = (), most: int = 2
+) -> list[tuple[str, int, int]]:
     """Mutants ranked by how many of the claims that were exercised they agree on: (id, agreeing, exercised).
 
-    Only mutants that violate a claim that is violated here are causes at all.
+    Only mutants that violate a claim that is violated here are causes at all. Among equals, those that a root claim names
+    come first, then those whose other patterns are the plainest.
     """
     exercised = violated | held
     ranked = []
@@ -108,5 +112,5 @@ def likely_causes(violated: set[str], held: set[str], most: int = 2) -> list[tup
         pattern = set(killers) & exercised
         if pattern & violated:
             ranked.append((mutant, len(exercised) - len(pattern ^ violated), len(exercised)))
-    ranked.sort(key=lambda row: (-row[1], row[0]))
+    ranked.sort(key=lambda row: (-row[1], row[0] not in named, len(kill_matrix()[row[0]]), row[0]))
     return ranked[:most]

@@ -259,5 +259,5 @@ def _raised(target: str, error: BaseException) -> str:
 
 
 def _script_of_file(path: Path, name: str) -> tuple[str, str]:
-    folder = str(path.resolve().parent)
-    return f"import sys\nsys.path.insert(0, {folder!r})\nfrom {path.stem} import {name.partition('.')[0]}", name
+    folder = path.resolve().parent
+    return f"import sys\nsys.path.insert(0, {str(folder)!r})\nfrom {path.stem} import {name.partition('.')[0]}", name

@@ -95,7 +95,6 @@ def words(text: str) -> dict[str, str]:
         ("leaves", "SystemExit: 0"),
         ("crashes", "loading and probing the target crashed: the worker died of signal 11 (SIGSEGV)"),
         ("no_memory", "MemoryError: all gone"),
-        ("no_four", "ValueError: not four"),
     ],
 )
 def test_a_target_that_cannot_run_is_inconclusive(cli, name: str, said: str) -> None:
@@ -153,6 +152,13 @@ def test_a_causal_flag_that_refuses_rectangles_is_audited_on_squares(cli) -> Non
     done = cli("audit", "bad.py::no_rectangles")
     assert "error of attnspec" not in done.stdout
     assert set(words(done.stdout).values()) == {"OK"}
+    assert done.returncode == 0
+
+
+def test_a_refusal_at_one_size_costs_a_warning(cli) -> None:
+    done = cli("audit", "bad.py::no_four", "--select", "reference", "--select", "robust")
+    assert words(done.stdout)["robust.uniform-refusal"] == "WARN"
+    assert "ValueError: not four" in done.stdout
     assert done.returncode == 0
 
 

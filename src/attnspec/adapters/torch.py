@@ -54,7 +54,8 @@ class TorchArrays:
         return list(self._torch.autograd.grad(out, list(inputs), cotangent.to(out.dtype), allow_unused=True))
 
     def literal(self, x: npt.NDArray[Any], dtype: str) -> str:
-        return f"torch.tensor({nested(x)}, dtype=torch.{dtype}).reshape({x.shape})"
+        shaped = "" if x.size else f".reshape({x.shape})"  # a list without numbers does not tell its shape
+        return f"torch.tensor({nested(x)}, dtype=torch.{dtype}){shaped}"
 
     def versions(self) -> dict[str, str]:
         return {"torch": str(self._torch.__version__)}

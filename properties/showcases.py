@@ -45,6 +45,7 @@ class _Maker:
         heads: int = 6,
         width: int = 4,
         channels: int = 3,
+        v_gain: float = 1.0,
         **call: Any,
     ) -> Case:
         want, offers = self.want, self.profile.offers
@@ -77,7 +78,7 @@ class _Maker:
             sizes=sizes,
             call=Call(**call),
             mask=mask,
-            values={name: self._values(name) for name in "qkv"},
+            values={name: self._values(name, v_gain if name == "v" else 1.0) for name in "qkv"},
             plant=tuple(Plant(p.array, p.where, sizes.T // 2 if p.where == "after" else 0, p.value) for p in want.plant),
             seed=1,
             storage=storage,
@@ -100,11 +101,11 @@ class _Maker:
             E=channels,
         )
 
-    def _values(self, name: str) -> Values:
+    def _values(self, name: str, gain: float) -> Values:
         if name == "v" and self.want.identity:
             return Values("one-hot")
         kind = self.want.values.get(name, ("fine",))[0]
-        return Values(kind, self.want.gains[0], (1,) if kind in ("needle", "peak") else ())
+        return Values(kind, gain * self.want.gains[0], (1,) if kind in ("needle", "peak") else ())
 
 
 def _options(make: _Maker) -> list[Case]:
@@ -135,7 +136,7 @@ def _options(make: _Maker) -> list[Case]:
 def _edges(make: _Maker) -> list[Case]:
     """Square with and without the causal flag, long against short, masks that hide whole blocks, and every other size."""
     causal: dict[str, Any] = {"causal": True} if make.causal else {}
-    cases = [make(4, 6, **one) for one in WIDE]
+    cases = [make(4, 6, **one) for one in WIDE] + [make(4, 6, batch=1, heads=1, v_gain=2.0**20)]
     for kind in make.want.mask_kinds(make.profile):
         rows, keys = mask_axes(make.profile, kind, per_row=True)[0], mask_axes(make.profile, kind, per_row=False)[-1]
         cases += [make(3, n, Mask(kind, "random", axes=rows), batch=1, heads=2) for n in (65, 129, 257)]

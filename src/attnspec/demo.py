@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attnspec.report.terminal import status
+
 if TYPE_CHECKING:
     from attnspec.auditor import Report
 
@@ -40,13 +42,14 @@ def run(
 
 def _row(report: Report) -> str:
     backend = f" ({report.options['backend']})" if "backend" in report.options else ""
-    violated = sorted({r.claim for r in report.violations if r.level == "must"})
+    violated = {r.claim for r in report.violations if r.level == "must"}
+    roots = sorted({r.claim for r in report.violations if r.level == "must" and not r.implied_by})
+    warned = sorted({r.claim for r in report.violations if r.level == "should" and not r.implied_by})
+    held = sum(word == "OK" for word in map(status, report.by_claim().values()))
     says = (
-        f"violates {len(violated)} claims, first {violated[0]}"
-        if violated
-        else f"{len(report.exercised)} checks, nothing violated"
+        f"violates {', '.join(roots)}, and {len(violated) - len(roots)} that this implies" if roots else f"{held} claims hold"
     )
-    return f"  {report.target + backend:<48} {says}"
+    return f"  {report.target + backend:<44} {says}" + (f"; warned of {', '.join(warned)}" if warned else "")
 
 
 def _unexpected(reports: list[Report]) -> str | None:

@@ -17,7 +17,8 @@ from attnspec.causes import explain
 from attnspec.function import FunctionSubject
 from attnspec.observed import decide
 from attnspec.properties.case import Case
-from attnspec.properties.claim import Claim, claims, select
+from attnspec.properties.claim import Claim, claims
+from attnspec.properties.claim import select as chosen_claims
 from attnspec.properties.oracle import CLOCK
 from attnspec.properties.spec import SPEC
 from attnspec.properties.subject import Profile
@@ -195,7 +196,7 @@ def audit(
     """
     from attnspec.worker import InProcess, Worker
 
-    chosen = _select(tuple(select), tuple(ignore))
+    chosen = chosen_claims(tuple(select), tuple(ignore))
     if isinstance(target, str):
         name = target
         runner = InProcess(target, options) if in_process else Worker(target, options, timeout or BUDGETS[profile].seconds)
@@ -204,9 +205,6 @@ def audit(
         name, runner = loaded.name, InProcess(loaded.name, options, loaded)
     with runner:
         return _audit(name, dict(options), chosen, BUDGETS[profile], seed, runner, progress)
-
-
-_select = select
 
 
 class ClaimViolation(AssertionError):

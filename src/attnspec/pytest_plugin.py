@@ -11,7 +11,8 @@ import pytest
 
 from attnspec.auditor import DEFAULT_SEED, Report, explained, keep_cases
 from attnspec.errors import CannotRun, UsageError
-from attnspec.properties.claim import Claim, select
+from attnspec.properties.claim import Claim
+from attnspec.properties.claim import select as chosen_claims
 from attnspec.properties.verdict import Level, Record, Verdict, failing_levels
 from attnspec.report.terminal import failure
 from attnspec.target import DECLARATIONS, declarations, wrap
@@ -73,11 +74,11 @@ def suite(
     declared = declarations(options)
     expected = expected or {}
     for known in expected:
-        _chosen((known,), ())
+        chosen_claims((known,), ())
     subject = _Suite(function, options, fail_on)
     dtypes = declared.get("dtypes", DECLARATIONS["dtypes"])
     items = []
-    for claim in _chosen(tuple(select), tuple(ignore)):
+    for claim in chosen_claims(tuple(select), tuple(ignore)):
         marks = [pytest.mark.attnspec]
         if (reason := expected.get(claim.id, expected.get(claim.family))) is not None:
             marks.append(pytest.mark.xfail(reason=reason, strict=claim.id in expected))
@@ -92,13 +93,10 @@ def suite(
         def test(self, claim: Claim, dtype: str, request: pytest.FixtureRequest) -> None:
             option = request.config.getoption
             wanted = option("--attnspec-select")
-            if wanted and claim.id not in {c.id for c in _chosen(tuple(wanted), ())}:
+            if wanted and claim.id not in {c.id for c in chosen_claims(tuple(wanted), ())}:
                 pytest.skip("not selected by --attnspec-select")
             seed = option("--attnspec-seed")
             subject.run(claim, dtype, option("--attnspec-profile") or "quick", DEFAULT_SEED if seed is None else seed)
 
     TestSuite.__doc__ = f"Claims on {getattr(function, '__name__', function)}."
     return TestSuite
-
-
-_chosen = select

@@ -80,7 +80,7 @@ def main() -> int:
 def save(rows: dict[str, Any], file: Path) -> None:
     alarms = sum(len(row["alarms"]) for row in rows.values())
     head = {
-        "command": "make alarms",
+        "command": " ".join(["python benchmarks/alarms.py", *sys.argv[1:]]),
         "profile": "quick",
         "audits": len(rows),
         "cases": sum(r["cases"] for r in rows.values()),

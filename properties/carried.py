@@ -1,0 +1,165 @@
+"""The reference run on numbers that carry their own error: a derived bound for any function of reference/.
+
+    with carrying(unit) as numbers:
+        result = function(*numbers(arguments))        # the very code of reference/
+    result.value, result.error                        # |computed - exact| <= error for any order of operations
+    result.first_order(index)                         # the same for one element, sharper, to first order
+
+Every elementary operation adds what its operands' errors and its own rounding can do (`carried_rules.py`), so the bounds need
+no derivation by hand, and change with the reference. `error` is a worst case, in which errors never cancel: rigorous, and
+sharp enough for one or two layers. `first_order` follows every rounding to the result (`carried_tape.py`) and serves whole
+models.
+
+The modules of reference/ see this module's NumPy while `carrying` lasts, in this process and for all of its threads.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from attnspec.properties import carried_functions as functions
+from attnspec.properties.carried_rules import Array
+from attnspec.properties.carried_tape import Operation, first_order
+
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24}
+REFERENCE = "attnspec.reference."
+
+
+class Carried:
+    """An array of float64 values, each with a bound on its error; it offers what reference/ asks of an array."""
+
+    __array_priority__ = 1000  # plain arrays leave the operators to this class
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: Any, error: Any, unit: float, operation: Operation | None = None) -> None:
+        self.value: Array = np.asarray(value, dtype=np.float64)
+        error = np.broadcast_to(np.asarray(error, dtype=np.float64), self.value.shape)
+        known = np.where(np.isnan(error), np.inf, error)  # inf - inf, 0 · inf: nothing is known
+        self.error: Array = np.where(np.isinf(self.value), 0.0, known)  # infinities are those of masks
+        self.unit = unit
+        self.operation = operation
+
+    def first_order(self, index: tuple[int, ...]) -> float:
+        """The sharper bound of one element."""
+        return first_order(self.operation, index)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("this would lose the carried errors: reference/ must stay with the functions of carried_functions.py")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, where: Any = True, **kw: Any) -> Any:
+        if method == "reduce":
+            return functions.COMPUTE[ufunc.__name__](*inputs, **kw)
+        if method != "__call__" or kw:
+            raise NotImplementedError(f"numpy.{ufunc.__name__}.{method} with {kw}: give carried_functions.py a rule for it")
+        result = functions.matmul(*inputs) if ufunc is np.matmul else functions.ufunc(ufunc, inputs, self)
+        return result if where is True else np.where(where, result, out[0])
+
+    def __array_function__(self, function: Any, _: Any, args: Any, kw: Any) -> Any:
+        return functions.apply(function, args, kw, self)
+
+    shape = property(lambda self: self.value.shape)
+    ndim = property(lambda self: self.value.ndim)
+    size = property(lambda self: self.value.size)
+    dtype = property(lambda self: self.value.dtype)
+    T = property(lambda self: np.transpose(self))
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self.value)))
+
+    def __getitem__(self, index: Any) -> Any:
+        return functions.move(lambda x: x[index], (self,), {}, self)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __repr__(self) -> str:
+        return f"Carried({self.value!r}, ±{self.error!r})"
+
+    def reshape(self, *shape: Any) -> Any:
+        return functions.move(lambda x: x.reshape(*shape), (self,), {}, self)
+
+    def swapaxes(self, one: int, other: int) -> Any:
+        return functions.move(lambda x: x.swapaxes(one, other), (self,), {}, self)
+
+    def transpose(self, *axes: Any) -> Any:
+        return functions.move(lambda x: x.transpose(*axes), (self,), {}, self)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return functions.COMPUTE["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return functions.COMPUTE["mean"](self, axis=axis, keepdims=keepdims)
+
+
+def _operator(ufunc: Any, reflected: bool = False) -> Callable[[Any, Any], Any]:
+    return (lambda a, b: ufunc(b, a)) if reflected else (lambda a, b: ufunc(a, b))
+
+
+for _name, _ufunc in {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide, "pow": np.power, "matmul": np.matmul,
+}.items():  # fmt: skip
+    setattr(Carried, f"__{_name}__", _operator(_ufunc))
+    setattr(Carried, f"__r{_name}__", _operator(_ufunc, reflected=True))
+for _name, _ufunc in {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+}.items():  # fmt: skip
+    setattr(Carried, f"__{_name}__", _operator(_ufunc))
+for _name, _one in {"neg": np.negative, "abs": np.absolute}.items():
+    setattr(Carried, f"__{_name}__", lambda a, _one=_one: _one(a))
+
+
+class _Numpy:
+    """NumPy as the modules of reference/ see it: carried numbers stay so, and functions of constants become such."""
+
+    def __init__(self, unit: float) -> None:
+        self.unit = unit
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(np, name)
+        if name not in {"exp", "log", "sqrt", "sin", "cos", "tanh", "power"}:
+            return function
+
+        def promoted(*args: Any, **kw: Any) -> Any:
+            """A constant such as sqrt(D) or sin(position) is computed too, with an error of its own."""
+            if not any(isinstance(x, Carried) for x in args):
+                value, error = functions.pair(args[0], self.unit)
+                args = (Carried(value, error, self.unit, Operation(error, [])), *args[1:])
+            return function(*args, **kw)
+
+        return promoted
+
+    @staticmethod
+    def asarray(x: Any, dtype: Any = None) -> Any:
+        return x if isinstance(x, Carried) else np.asarray(x, dtype=dtype)
+
+    array = asanyarray = ascontiguousarray = asarray
+
+
+@contextmanager
+def carrying(unit: str = "float64") -> Iterator[Callable[[Any], Any]]:
+    """Lets the modules of reference/ compute on carried numbers; gives the function that makes them from arrays."""
+    u = UNITS[unit]
+    modules = [m for name, m in sys.modules.items() if name.startswith(REFERENCE) and getattr(m, "np", None) is np]
+
+    def numbers(x: Any) -> Any:
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+            return Carried(x, 0.0, u)
+        if isinstance(x, Mapping):
+            return {k: numbers(v) for k, v in x.items()}
+        return type(x)(numbers(v) for v in x) if isinstance(x, (list, tuple)) else x
+
+    for module in modules:
+        setattr(module, "np", _Numpy(u))  # noqa: B010 - the module is not known to have it
+    try:
+        yield numbers
+    finally:
+        for module in modules:
+            setattr(module, "np", np)  # noqa: B010

@@ -20,7 +20,7 @@ from attnspec.properties.bounds import C_EXP, C_LOG, C_TANH
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # a value and its error
 C_OTHER = 4  # declared error of sqrt, sin, cos and power in units of u; correctly rounded would be 1
-TINY = np.finfo(np.float64).tiny  # an underflow loses at most this much
+SMALLEST = {2.0**-24: float(np.finfo(np.float32).tiny), 2.0**-53: float(np.finfo(np.float64).tiny)}  # normal numbers
 DYADIC = 2.0**11  # constants of at most 11 bits, as 0.5, 2 and 3, are exact in every format
 
 
@@ -36,6 +36,11 @@ def constant(x: Any, u: float) -> Pair:
         return value, np.zeros_like(value)
     short = ~np.isfinite(value) | (np.modf(np.frexp(value)[0] * DYADIC)[0] == 0)
     return value, np.where(short, 0.0, 2 * u * np.abs(value))
+
+
+def lost(u: float) -> float:
+    """What an underflow may lose: a result below the smallest normal number may become zero."""
+    return SMALLEST.get(u, 0.0)
 
 
 def rounded(value: Array, error: Array, roundings: Any, u: float) -> Pair:
@@ -55,13 +60,13 @@ def subtract(a: Pair, b: Pair, u: float) -> Pair:
 def multiply(a: Pair, b: Pair, u: float) -> Pair:
     error = np.abs(a[0]) * b[1] + (np.abs(b[0]) + b[1]) * a[1]
     exact = ((a[1] == 0) & _is_power_of_two(a[0])) | ((b[1] == 0) & _is_power_of_two(b[0]))
-    return rounded(a[0] * b[0], error + np.where(exact, 0.0, TINY), np.where(exact, 0, 1), u)
+    return rounded(a[0] * b[0], error + np.where(exact, 0.0, lost(u)), np.where(exact, 0, 1), u)
 
 
 def divide(a: Pair, b: Pair, u: float) -> Pair:
     value, rest = a[0] / b[0], np.abs(b[0]) - b[1]
     error = np.where(rest > 0, (a[1] + np.abs(value) * b[1]) / np.where(rest > 0, rest, 1.0), np.inf)
-    return rounded(value, error + TINY, 1, u)
+    return rounded(value, error + lost(u), 1, u)
 
 
 def maximum(a: Pair, b: Pair, _: float) -> Pair:
@@ -88,11 +93,11 @@ def exp(a: Pair, u: float) -> Pair:
     value = np.exp(a[0])
     finite = np.where(np.isinf(a[0]), 0.0, np.abs(a[0]))
     # 3 |x|: exp may be computed as exp2(x log2(e)), whose argument has three roundings
-    return rounded(value, value * np.expm1(a[1]) + TINY, C_EXP + 3 * finite, u)
+    return rounded(value, value * np.expm1(a[1]) + lost(u), C_EXP + 3 * finite, u)
 
 
 def expm1(a: Pair, u: float) -> Pair:
-    return rounded(np.expm1(a[0]), np.exp(a[0]) * np.expm1(a[1]) + TINY, C_EXP, u)
+    return rounded(np.expm1(a[0]), np.exp(a[0]) * np.expm1(a[1]) + lost(u), C_EXP, u)
 
 
 def log(a: Pair, u: float) -> Pair:
@@ -117,7 +122,7 @@ def sqrt(a: Pair, u: float) -> Pair:
 def tanh(a: Pair, u: float) -> Pair:
     value = np.tanh(a[0])
     slope = (1 - value**2) * a[1] + 0.4 * a[1] ** 2  # |tanh''| <= 0.77
-    return rounded(value, np.minimum(slope, a[1]) + TINY, C_TANH, u)
+    return rounded(value, np.minimum(slope, a[1]) + lost(u), C_TANH, u)
 
 
 def sine(function: Callable[[Array], Array]) -> Callable[[Pair, float], Pair]:
@@ -164,7 +169,7 @@ def contraction(subscripts: str, pairs: Sequence[Pair], u: float) -> Pair:
     error = np.zeros_like(value)
     for i, (_, e) in enumerate(pairs):
         error = error + np.einsum(subscripts, *size[:i], e, *widened[i + 1 :])
-    error = error + gamma(max(n - 1, 0) + len(pairs) - 1, u) * np.einsum(subscripts, *widened) + n * TINY
+    error = error + gamma(max(n - 1, 0) + len(pairs) - 1, u) * np.einsum(subscripts, *widened) + n * lost(u)
     return value, error
 
 

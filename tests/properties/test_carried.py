@@ -274,3 +274,10 @@ def test_the_sharper_bound_is_below_the_interval_and_covers_float32() -> None:
 
 def test_nothing_is_owed_by_what_was_not_computed() -> None:
     assert Carried(np.ones(2), 0.0, U).first_order((0,)) == 0
+
+
+def test_float32_may_lose_what_is_below_its_smallest_number() -> None:
+    tiny = Carried(1e-39, 0.0, U) * Carried(0.3, 0.0, U)
+    assert tiny.error >= 1e-40
+    weight = np.exp(Carried(-100.0, 0.0, U))
+    assert weight.error >= abs(np.exp(np.float32(-100.0)).astype(np.float64) - weight.value) > 0

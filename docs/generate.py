@@ -1,8 +1,9 @@
-"""Writes what in the docs is generated: `python docs/generate.py [pages|matrix]`, or both (`make docs`).
+"""Writes what in the docs is generated: `python docs/generate.py [pages|matrix|authorities]`, or all (`make docs`).
 
-docs/claims.md comes from the registry of claims, docs/kill-matrix.md from the committed matrix, the failure in the README
-from the tool's output, and the matrix itself from audits of every mutant. tests/docs/ compares the pages with what this
-module makes.
+docs/claims.md comes from the registry of claims, docs/kill-matrix.md from the committed matrix, docs/figures.md from the list
+in docs/figures.py, docs/ideas/ from its own pages and docs/authorities.json (docs/ideas.py), the failure in the README from
+the tool's output. `matrix` audits every mutant, `authorities` asks every independent program again. tests/docs/ compares the
+pages with what this module makes.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 from attnspec.causes import kill_matrix
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.mutants import describe
+from attnspec.properties.proofs.proof import proofs
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
@@ -50,6 +54,8 @@ def _entry(c: Claim) -> list[str]:
         "catalogue": f"{c.handle}, idea {c.idea}",
         "seen to fail on": ", ".join(f"`{m}`" for m in c.mutants) or "nothing",
     }
+    if c.proof:
+        rows["proof"] = "; ".join(f"`{p.id}`, {p.holds}" for p in (proofs()[i] for i in c.proof))
     lines = [f"## {c.id}\n", f"{c.statement}\n"]
     if c.explanation:
         lines.append(f"{c.explanation}\n")
@@ -109,15 +115,34 @@ def readme_page() -> str:
     return re.sub(r"<!-- output: kernel -->.*?<!-- end -->", lambda _: block, text, flags=re.DOTALL)
 
 
+def beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package."""
+    if str(DOCS) not in sys.path:
+        sys.path.append(str(DOCS))
+    return import_module(name)
+
+
+def figures_page() -> str:
+    """The worked figures of the lecture notes beside the true ones."""
+    return str(beside("figures").page())
+
+
 def main(which: list[str]) -> None:
-    """Regenerates the pages; `matrix` audits every mutant first."""
+    """Regenerates the pages; `matrix` audits every mutant first, `authorities` measures them."""
     if not which or "matrix" in which:
         from attnspec.kill_matrix import compute, write
 
         write(compute())
         kill_matrix.cache_clear()
+    ideas = beside("ideas")
+    if not which or "authorities" in which:
+        ideas.measure()
     (DOCS / "claims.md").write_text(claims_page(), encoding="utf-8")
     (DOCS / "kill-matrix.md").write_text(matrix_page(), encoding="utf-8")
+    (DOCS / "figures.md").write_text(figures_page(), encoding="utf-8")
+    for path in ideas.pages().values():
+        path.write_text(ideas.filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (DOCS / "ideas" / "README.md").write_text(ideas.table_page(), encoding="utf-8")
     README.write_text(readme_page(), encoding="utf-8")
 
 

@@ -70,7 +70,8 @@ class Claim:
 
     `body(subject, case)` raises Violation where the claim fails. A claim without cases (`given` is None) is decided by what
     was observed while the others ran, or by probing. `about` names the option that the claim is about: another claim's
-    violation whose minimal case needs that option is explained by this one's.
+    violation whose minimal case needs that option is explained by this one's. `proof` names the proofs (properties/proofs/)
+    of what the claim takes from mathematics.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Claim:
     promoted_by: str | None = None
     about: Option | None = None
     dtypes: tuple[str, ...] = ("float64", "float32")
+    proof: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -156,11 +158,14 @@ def claim(
     promoted_by: str | None = None,
     about: Option | None = None,
     dtypes: tuple[str, ...] = ("float64", "float32"),
+    proof: tuple[str, ...] = (),
 ) -> Callable[[Body], Body]:
     """Registers the decorated function as the body of a claim. Errors: ValueError for a malformed or duplicate id."""
 
     def register(body: Body) -> Body:
-        REGISTRY.add(Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, about, dtypes))
+        REGISTRY.add(
+            Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, about, dtypes, proof)
+        )
         return body
 
     return register

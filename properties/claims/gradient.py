@@ -34,6 +34,7 @@ SMALL = (1.0, 0.5)
     within="exact",
     about="causal",
     mutants=("mask.sees_next", "mask.minus_ten"),
+    proof=("mask.triangle-is-prefix",),
 )
 def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
     """The gradient of output t is exactly zero for keys and values after t, and not zero for values up to t."""
@@ -65,6 +66,7 @@ def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
     ),
     within="bound",
     mutants=("gradient.always_causal", "gradient.empty_row_nan", "gradient.group_not_summed"),
+    proof=("softmax.jacobian", "softmax.backward"),
 )
 def gradients_agree(subject: Attention, case: Case) -> None:
     """The gradients for queries, keys and values are the float64 reference's within the derived bound."""

@@ -44,6 +44,7 @@ def disturbed(case: Case, x: Inputs, where: BoolArray) -> Inputs:
     within="exact",
     about="causal",
     mutants=("mask.sees_next", "mask.after_softmax", "mask.union_with_causal"),
+    proof=("mask.triangle-is-prefix", "mask.leak-without-mask"),
 )
 def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     """Changing keys and values after position t leaves the outputs up to t bit-identical."""
@@ -78,6 +79,7 @@ def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
     within="exact",
     about="mask",
     mutants=("mask.minus_ten", "mask.minus_1e4", "mask.dropped_with_causal"),
+    proof=("mask.minus-infinity-hides", "batch.padding-changes-nothing"),
 )
 def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
     """Keys and values that a mask hides from every query may hold any finite content."""
@@ -114,6 +116,7 @@ def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
     within="bound",
     about="mask",
     mutants=("layout.window_drops_mask", "mask.decode_ignores_mask", "batch.bias_of_first"),
+    proof=("mask.minus-infinity-hides",),
 )
 def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     """A boolean mask is the additive mask of 0 and -inf; a mask that hides nothing is no mask."""
@@ -153,6 +156,7 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     within="bound",
     about="mask",
     mutants=("mask.bias_dropped", "layout.window_drops_mask", "mask.decode_ignores_mask"),
+    proof=("mask.minus-infinity-hides",),
 )
 def mask_composes_with_bias(subject: Attention, case: Case) -> None:
     """A boolean mask beside a bias is the bias with -inf where the mask hides."""
@@ -182,6 +186,7 @@ def mask_composes_with_bias(subject: Attention, case: Case) -> None:
     within="bound",
     about="causal",
     mutants=("mask.sees_next", "mask.bottom_right", "mask.single_query_sees_all"),
+    proof=("mask.triangle-is-prefix",),
 )
 def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     """The causal flag is the triangular mask of the subject's alignment, also where T and S differ."""
@@ -211,6 +216,7 @@ def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
     within="bound",
     about="causal",
     mutants=("mask.sees_next", "mask.hides_self", "state.causal_size_of_first_call"),
+    proof=("mask.triangle-is-prefix",),
 )
 def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
     """Row t of one causal run is the plain run of query t on the keys and values up to t, for every t."""
@@ -242,6 +248,7 @@ def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
     within="bound",
     about="window",
     mutants=("layout.window_off_by_one", "layout.window_per_chunk", "mask.decode_ignores_mask"),
+    proof=("mask.minus-infinity-hides",),
 )
 def window_is_band_mask(subject: Attention, case: Case) -> None:
     """A sliding window of w is the band mask of the current key and the w - 1 before it."""

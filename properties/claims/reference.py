@@ -19,6 +19,7 @@ from attnspec.properties.subject import Attention
     given=Cases(gains=(1.0, 2.0, 0.5, 8.0), grid=True, storage="drawn"),
     within="bound",
     mutants=("layout.tail_dropped", "layout.padding_seen", "scale.cap_ignored"),
+    proof=("softmax.merge-is-associative", "softmax.blocks-are-the-whole"),
 )
 def agrees_with_reference(subject: Attention, case: Case) -> None:
     """The output is the float64 reference's within the derived bound, for any options that the subject offers."""

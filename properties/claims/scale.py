@@ -33,6 +33,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1 and footnote 4")
     ),
     within="bound",
     mutants=("scale.inverse_width", "scale.missing", "scale.model_width"),
+    proof=("scale.variance-of-dot-product",),
 )
 def default_is_inverse_square_root(subject: Attention, case: Case) -> None:
     """Without a scale argument the scores are q.k / sqrt(d_k), with d_k the width of one head's keys."""
@@ -52,6 +53,7 @@ def default_is_inverse_square_root(subject: Attention, case: Case) -> None:
     within="bound",
     about="scale",
     mutants=("scale.bias_scaled", "scale.ignored", "scale.inverted"),
+    proof=("scale.enters-by-the-queries",),
 )
 def argument_scales_queries(subject: Attention, case: Case) -> None:
     """scale = 4s is scale = s with queries four times as large."""
@@ -78,6 +80,7 @@ def argument_scales_queries(subject: Attention, case: Case) -> None:
     given=Cases(scale="always", scales=(0.0,), mask="never", window="never", softcap="never", gains=(1.0,)),
     within="bound",
     mutants=("scale.zero_is_default", "scale.ignored", "scale.inverted"),
+    proof=("softmax.equal-entries",),
 )
 def zero_scale_averages(subject: Attention, case: Case) -> None:
     """scale = 0 is a scale, not an absent one: all scores are equal and the output is the mean of the visible values."""
@@ -114,6 +117,7 @@ _DEVIATION = 7 * (2 / (_ROWS * (_KEYS - 1))) ** 0.5
     ),
     within="statistic",
     mutants=("scale.missing", "scale.inverse_width", "scale.inverted"),
+    proof=("scale.variance-of-dot-product", "scale.variance-is-quadratic"),
 )
 def scaled_scores_have_unit_variance(subject: Attention, case: Case) -> None:
     """For independent unit-variance queries and keys the scaled scores have variance one, whatever d_k is.

@@ -29,6 +29,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
     ),
     within="bound",
     mutants=("softmax.no_max", "softmax.max_floor", "softmax.clamped"),
+    proof=("softmax.shift-invariance",),
 )
 def shift_invariant(subject: Attention, case: Case) -> None:
     """Adding a constant to every score leaves the output unchanged, however large the constant is.
@@ -56,6 +57,7 @@ def shift_invariant(subject: Attention, case: Case) -> None:
     given=Cases(identity=True, empty="never"),
     within="bound",
     mutants=("softmax.plus_one", "softmax.drops_small"),
+    proof=("softmax.weights-add-to-one",),
 )
 def rows_sum_to_one(subject: Attention, case: Case) -> None:
     """The weights of a row that sees a key lie between 0 and 1 and sum to one.
@@ -92,6 +94,7 @@ def rows_sum_to_one(subject: Attention, case: Case) -> None:
     given=Cases(empty="never"),
     within="bound",
     mutants=("layout.max_starts_at_zero", "softmax.no_max", "layout.window_off_by_one"),
+    proof=("softmax.mean-stays-in-hull",),
 )
 def in_hull(subject: Attention, case: Case) -> None:
     """Each output lies between the smallest and the largest visible value of its channel."""
@@ -121,6 +124,7 @@ def in_hull(subject: Attention, case: Case) -> None:
     given=Cases(values={"v": ("constant",)}, empty="never"),
     within="exact, bound",
     mutants=("layout.max_starts_at_zero", "layout.window_drops_mask", "softmax.no_max"),
+    proof=("softmax.equal-entries",),
 )
 def constant_values(subject: Attention, case: Case) -> None:
     """Equal values are returned as they are, up to rounding; zero values give exactly zero."""
@@ -140,6 +144,7 @@ def constant_values(subject: Attention, case: Case) -> None:
     given=Cases(values={"q": ("zeros", "normal"), "k": ("constant",)}, empty="never"),
     within="bound",
     mutants=("precision.bfloat16_softmax", "softmax.exp_linear", "softmax.skips_far_keys"),
+    proof=("softmax.equal-entries",),
 )
 def equal_scores_average(subject: Attention, case: Case) -> None:
     """Where all scores are equal, the output is the mean of the visible values."""
@@ -166,6 +171,7 @@ def equal_scores_average(subject: Attention, case: Case) -> None:
     ),
     within="bound",
     mutants=("softmax.clamped", "softmax.exp_linear", "softmax.no_max"),
+    proof=("softmax.large-scores-saturate", "softmax.pull"),
 )
 def dominant_score_selects(subject: Attention, case: Case) -> None:
     """A key whose score exceeds all others by far returns its value alone.
@@ -187,6 +193,7 @@ def dominant_score_selects(subject: Attention, case: Case) -> None:
     given=Cases(causal="never", window="never", at_least={"S": 2}),
     within="bound",
     mutants=("layout.split_in_base_two", "precision.float16_weights", "softmax.over_batch"),
+    proof=("softmax.permuted-attention", "softmax.permuted-rows"),
 )
 def key_order(subject: Attention, case: Case) -> None:
     """Permuting keys together with their values and mask columns changes nothing."""
@@ -216,6 +223,7 @@ def key_order(subject: Attention, case: Case) -> None:
     given=Cases(causal="never", window="never", mask="never", at_least={"T": 2}),
     within="bound",
     mutants=("softmax.over_queries", "heads.split_without_transpose", "robust.positions_before_heads"),
+    proof=("softmax.permuted-attention", "softmax.permuted-rows"),
 )
 def query_order(subject: Attention, case: Case) -> None:
     """Without a mask, permuted queries give equally permuted outputs: no order is known."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from attnspec import __version__
 from attnspec.properties.case import Case, Inputs
 from attnspec.properties.claim import Claim, claims
+from attnspec.properties.proofs.proof import proofs
 from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Record, Verdict
 
@@ -214,4 +215,4 @@ def describe_claim(claim: Claim) -> list[str]:
         f"needs      {', '.join(claim.needs) or 'nothing beyond a plain call'}",
         f"mutants    {', '.join(claim.mutants) or 'none'}",
     ]
-    return lines
+    return lines + [f"proof      {p.id}, {p.holds}: {p.statement}" for p in (proofs()[i] for i in claim.proof)]

@@ -4,9 +4,10 @@ import numpy as np
 
 from attnspec.reference.additive_attention import additive_energies, additive_hidden
 from attnspec.reference.context_vector import context_vectors_backward
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.linear import linear_backward
 from attnspec.reference.parameters import Gradients, Parameters
-from attnspec.reference.shapes import BoolArray, FloatArray, ShapeError
+from attnspec.reference.shapes import BoolArray, FloatArray
 
 
 def additive_energies_backward(
@@ -27,8 +28,7 @@ def additive_energies_backward(
     Differs: n/a.
     """
     y, de = additive_hidden(queries, states, parameters), np.asarray(cotangent, dtype=np.float64)
-    if de.shape != y.shape[:3]:
-        raise ShapeError(f"cotangent.shape={de.shape}: it has the energies' shape {y.shape[:3]}; pass their gradient")
+    check_cotangent(de, y.shape[:3], "the energies")
     dx = de[..., None] * np.asarray(parameters["score.weight"], dtype=np.float64) * (1 - np.square(y))
     dq, from_queries = linear_backward(queries, {"weight": parameters["query.weight"]}, np.sum(dx, axis=2))
     dh, from_states = linear_backward(states, {"weight": parameters["key.weight"]}, np.sum(dx, axis=1))

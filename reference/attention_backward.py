@@ -5,8 +5,9 @@ from typing import Unpack
 import numpy as np
 
 from attnspec.reference.attention import attention_weights, scores
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.gqa import repeat_heads, sum_groups
-from attnspec.reference.shapes import FloatArray, ScoreOptions, ShapeError, check_values
+from attnspec.reference.shapes import FloatArray, ScoreOptions, check_values
 
 
 def attention_backward(
@@ -31,9 +32,7 @@ def attention_backward(
     q, k, v, do = (np.asarray(array, dtype=np.float64) for array in (q, k, v, cotangent))
     check_values(k, v)
     p = attention_weights(q, k, **options)
-    if do.shape != (*q.shape[:3], v.shape[3]):
-        rule = f"cotangent has the output's shape [B,H,T,E] = {(*q.shape[:3], v.shape[3])}"
-        raise ShapeError(f"cotangent.shape={do.shape}: {rule}; pass the gradient with respect to out")
+    check_cotangent(do, (*q.shape[:3], v.shape[3]))
     G, H, D = k.shape[1], q.shape[1], q.shape[3]
     dp = np.einsum("bhte,bhse->bhts", do, repeat_heads(v, H))
     dbias = p * (dp - np.sum(p * dp, axis=-1, keepdims=True))

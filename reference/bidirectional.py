@@ -3,9 +3,10 @@
 import numpy as np
 
 from attnspec.reference.cell import Cell, State
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.parameters import Gradients, Parameters, part, prefixed
 from attnspec.reference.reversed_source import reverse_source
-from attnspec.reference.shapes import FloatArray, IntArray, ShapeError
+from attnspec.reference.shapes import FloatArray, IntArray
 from attnspec.reference.unroll import unroll, unroll_backward
 
 
@@ -49,9 +50,7 @@ def bidirectional_backward(
     """
     ahead, back = _directions(parameters)
     (_, B, N), dout = state[0].shape, np.asarray(cotangent, dtype=np.float64)
-    if dout.shape != (B, np.shape(x)[1], 2 * N):
-        rule = f"it has the shape [B,T,2*N] = {(B, np.shape(x)[1], 2 * N)} of the outputs"
-        raise ShapeError(f"cotangent.shape={dout.shape}: {rule}; pass the gradient of the outputs")
+    check_cotangent(dout, (B, np.shape(x)[1], 2 * N))
     of_ahead = unroll_backward(
         x, tuple(array[0] for array in state), ahead, dout[..., :N],
         tuple(array[0] for array in state_cotangent), cell, lengths,

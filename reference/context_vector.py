@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.mask import visible_keys
-from attnspec.reference.shapes import BoolArray, FloatArray, ShapeError, check_broadcasts, check_rank, check_size
+from attnspec.reference.shapes import BoolArray, FloatArray, check_broadcasts, check_rank, check_size
 from attnspec.reference.softmax import softmax
 from attnspec.reference.softmax_backward import softmax_backward
 
@@ -45,9 +46,7 @@ def context_vectors_backward(
     energies, states = np.asarray(energies, dtype=np.float64), np.asarray(states, dtype=np.float64)
     do = np.asarray(cotangent, dtype=np.float64)
     context, weights = context_vectors(energies, states, mask)
-    if do.shape != context.shape:
-        rule = f"cotangent has the shape of the contexts [B,T,N] = {context.shape}"
-        raise ShapeError(f"cotangent.shape={do.shape}: {rule}; pass the gradient with respect to the contexts")
+    check_cotangent(do, context.shape, "the contexts")
     dstates: FloatArray = np.einsum("bts,btn->bsn", weights, do)
     dweights = np.einsum("btn,bsn->bts", do, states)
     return softmax_backward(_visible(energies, states, mask), dweights), dstates

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.parameters import Gradients, Parameters, check_names
 from attnspec.reference.shapes import FloatArray, IntArray, ShapeError, check_rank
 from attnspec.reference.vocabulary import check_ids
@@ -43,8 +44,7 @@ def embedding_backward(
     Differs: n/a.
     """
     do, shape = np.asarray(cotangent, dtype=np.float64), embedding(ids, parameters).shape
-    if do.shape != shape:
-        raise ShapeError(f"cotangent.shape={do.shape}: it has the output's shape {shape}; pass the gradient of the output")
+    check_cotangent(do, shape)
     V, M = np.asarray(parameters["weight"]).shape
     words, rows = np.reshape(ids, -1), np.reshape(do, (-1, M) if do.size else (np.size(ids), M))
     learned = words >= 0 if padding_id is None else words != check_ids("padding_id", np.asarray(padding_id), V)

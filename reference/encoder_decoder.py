@@ -6,7 +6,7 @@ from attnspec.reference.cell import Cell, State
 from attnspec.reference.embedding import embedding
 from attnspec.reference.linear import linear
 from attnspec.reference.parameters import Parameters, check_names, part
-from attnspec.reference.recurrent import layers, recurrent
+from attnspec.reference.recurrent import layer_runs, recurrent
 from attnspec.reference.recurrent_layer import directions
 from attnspec.reference.shapes import FloatArray, IntArray, ShapeError, check_rank
 
@@ -31,7 +31,7 @@ def encode(
     check_rank("source", np.asarray(source), "BS")
     encoder = part(parameters, "encoder")
     states, final = recurrent(embedding(source, part(parameters, "source.embedding")), encoder, cell, lengths)
-    runs = [directions(layer) for layer, _ in layers(encoder)]
+    runs = [directions(layer) for layer, _ in layer_runs(encoder)]
     if len(set(runs)) > 1:
         rule = "the decoder's layers start from those of the encoder and have one width"
         raise ShapeError(f"directions={runs} of the encoder's layers: {rule}; make all of one kind")

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.gates import gate_sums_backward
 from attnspec.reference.gru import Reset, gru_gates
 from attnspec.reference.parameters import Gradients, Parameters, added
-from attnspec.reference.shapes import FloatArray, ShapeError
+from attnspec.reference.shapes import FloatArray
 
 
 def gru_backward(
@@ -29,8 +30,7 @@ def gru_backward(
     """
     h, do = np.asarray(h, dtype=np.float64), np.asarray(cotangent, dtype=np.float64)
     r, z, n, s = gru_gates(x, h, parameters, reset)
-    if do.shape != n.shape:
-        raise ShapeError(f"cotangent.shape={do.shape}: it has the shape {n.shape} of h'; pass the gradient of h'")
+    check_cotangent(do, n.shape, "h'")
     da_z, da_n = do * (h - n) * z * (1 - z), do * (1 - z) * (1 - np.square(n))
     if reset == "after":
         da_r = da_n * s * r * (1 - r)

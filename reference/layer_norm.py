@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.parameters import Gradients, Parameters, check_names
 from attnspec.reference.shapes import FloatArray, ShapeError
 
@@ -44,7 +45,7 @@ def layer_norm_backward(
     """
     check_names(parameters, ("weight",), ("bias",))
     x, do = np.asarray(x, dtype=np.float64), np.asarray(cotangent, dtype=np.float64)
-    check_cotangent(do, x)
+    check_cotangent(do, x.shape)
     affine = {name: per_channel(name, parameters, x) for name in parameters}
     n, deviation = _normalised(x, eps)
     dn = do * affine["weight"]
@@ -72,23 +73,6 @@ def per_channel(name: str, parameters: Parameters, x: FloatArray) -> FloatArray:
     if array.shape != x.shape[-1:]:
         raise ShapeError(f"{name}.shape={array.shape}: it has one entry for each channel of x; pass {x.shape[-1:]}")
     return array
-
-
-def check_cotangent(cotangent: FloatArray, x: FloatArray) -> None:
-    """Refuses a cotangent that has not the shape of the output, which here is the shape of the input.
-
-        shape(cotangent) = shape(x)                                                      (1)
-
-    Shapes:  both [...,M].
-    Units:   n/a.
-    Empty:   every size may be zero.
-    Errors:  ShapeError if the shapes differ.
-    Source:  the chain rule: a cotangent has one entry for each entry of the output.
-    Differs: n/a.
-    """
-    if cotangent.shape != x.shape:
-        rule = f"it has the output's shape {x.shape}"
-        raise ShapeError(f"cotangent.shape={cotangent.shape}: {rule}; pass the gradient of the output")
 
 
 def _normalised(x: FloatArray, eps: float) -> tuple[FloatArray, FloatArray]:

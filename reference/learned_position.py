@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.parameters import Gradients, Parameters, check_names
-from attnspec.reference.shapes import FloatArray, IntArray, ShapeError, check_rank
+from attnspec.reference.shapes import FloatArray, IntArray, check_rank
 
 
 def learned_position(positions: IntArray, parameters: Parameters) -> FloatArray:
@@ -37,9 +38,7 @@ def learned_position_backward(positions: IntArray, parameters: Parameters, cotan
     """
     positions, do = np.asarray(positions), np.asarray(cotangent, dtype=np.float64)
     P, M = _checked(positions, parameters).shape
-    if do.shape != (*positions.shape, M):
-        rule = f"it has the output's shape {(*positions.shape, M)}"
-        raise ShapeError(f"cotangent.shape={do.shape}: {rule}; pass the gradient of the output")
+    check_cotangent(do, (*positions.shape, M))
     looked_up = np.where(np.reshape(positions, (-1, 1)) == np.arange(P), 1.0, 0.0)
     return {"weight": np.einsum("np,nm->pm", looked_up, np.reshape(do, (positions.size, M)))}
 

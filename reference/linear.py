@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.parameters import Gradients, Parameters, check_names
 from attnspec.reference.shapes import FloatArray, ShapeError, check_rank, check_size
 
@@ -48,8 +49,7 @@ def linear_backward(x: FloatArray, parameters: Parameters, cotangent: FloatArray
     """
     x, do = np.asarray(x, dtype=np.float64), np.asarray(cotangent, dtype=np.float64)
     shape = linear(x, parameters).shape
-    if do.shape != shape:
-        raise ShapeError(f"cotangent.shape={do.shape}: it has the output's shape {shape}; pass the gradient of the output")
+    check_cotangent(do, shape)
     weight = np.asarray(parameters["weight"], dtype=np.float64)
     n = int(np.prod(x.shape[:-1]))
     rows, columns = do.reshape(n, do.shape[-1]), x.reshape(n, x.shape[-1])

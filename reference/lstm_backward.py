@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.gates import gate_sums_backward
 from attnspec.reference.lstm import lstm_cell, lstm_gates
 from attnspec.reference.parameters import Gradients, Parameters
-from attnspec.reference.shapes import FloatArray, ShapeError
+from attnspec.reference.shapes import FloatArray
 
 
 def lstm_backward(
@@ -28,10 +29,8 @@ def lstm_backward(
     """
     _, memory = lstm_cell(x, h, c, parameters)
     dh_new, dc_new = (np.asarray(array, dtype=np.float64) for array in cotangent)
-    for name, array in (("h'", dh_new), ("c'", dc_new)):
-        if array.shape != memory.shape:
-            rule = f"it has the shape {memory.shape} of {name}"
-            raise ShapeError(f"cotangent.shape={array.shape} of {name}: {rule}; pass the gradient of {name}")
+    check_cotangent(dh_new, memory.shape, "h'")
+    check_cotangent(dc_new, memory.shape, "c'")
     i, f, g, o = lstm_gates(x, h, parameters)
     t = np.tanh(memory)
     dm = dc_new + dh_new * o * (1 - np.square(t))

@@ -4,10 +4,11 @@ import numpy as np
 
 from attnspec.reference.additive_attention_backward import additive_energies_backward
 from attnspec.reference.context_vector import context_vectors_backward
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.linear import linear, linear_backward
 from attnspec.reference.luong_attention import Score, attentional_states, luong_scores
 from attnspec.reference.parameters import Gradients, Parameters
-from attnspec.reference.shapes import BoolArray, FloatArray, ShapeError
+from attnspec.reference.shapes import BoolArray, FloatArray
 
 
 def luong_scores_backward(
@@ -27,8 +28,7 @@ def luong_scores_backward(
     Differs: n/a.
     """
     shape, de = luong_scores(queries, states, parameters, score).shape, np.asarray(cotangent, dtype=np.float64)
-    if de.shape != shape:
-        raise ShapeError(f"cotangent.shape={de.shape}: it has the scores' shape {shape}; pass their gradient")
+    check_cotangent(de, shape, "the scores")
     if score == "concat":
         return additive_energies_backward(queries, states, parameters, de)
     queries, states = np.asarray(queries, dtype=np.float64), np.asarray(states, dtype=np.float64)
@@ -77,8 +77,7 @@ def attentional_states_backward(
     """
     contexts, queries = np.asarray(contexts, dtype=np.float64), np.asarray(queries, dtype=np.float64)
     out, do = attentional_states(contexts, queries, parameters), np.asarray(cotangent, dtype=np.float64)
-    if do.shape != out.shape:
-        raise ShapeError(f"cotangent.shape={do.shape}: it has the output's shape {out.shape}; pass its gradient")
+    check_cotangent(do, out.shape)
     dx = (1 - np.square(out)) * do
     djoined, gradients = linear_backward(np.concatenate([contexts, queries], axis=2), parameters, dx)
     width = contexts.shape[2]

@@ -1,15 +1,26 @@
 """Multi-head attention: project, attend in each head, join, project."""
 
-from collections.abc import Mapping
-from typing import Unpack
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 
 from attnspec.reference.attention import attention
-from attnspec.reference.shapes import AttentionOptions, FloatArray, ShapeError, check_rank, check_size
+from attnspec.reference.linear import linear
+from attnspec.reference.parameters import Parameters, check_names, part
+from attnspec.reference.rotary_position import Pairs, rotate
+from attnspec.reference.shapes import AttentionOptions, FloatArray, IntArray, ShapeError, check_rank
 
 WEIGHTS = ("q.weight", "k.weight", "v.weight", "o.weight")
 BIASES = ("q.bias", "k.bias", "v.bias", "o.bias")
+
+
+class Rotary(TypedDict, total=False):
+    """The keyword arguments of `rotary_position.rotate`: the positions of the tokens of x, and how to turn by them."""
+
+    positions: Required[IntArray]
+    base: float
+    pairs: Pairs
+    width: int | None
 
 
 def split_heads(x: FloatArray, heads: int) -> FloatArray:
@@ -50,9 +61,25 @@ def merge_heads(x: FloatArray) -> FloatArray:
     return x.swapaxes(1, 2).reshape(B, T, H * E)
 
 
+def project_heads(x: FloatArray, parameters: Parameters, name: str, heads: int, rotary: Rotary | None = None) -> FloatArray:
+    """Projects tokens to the queries, keys or values of all heads, and turns them by their positions if they are rotary.
+
+        out = rotate(split(x W^T + b))                                                   (1)
+
+    Shapes:  x [B,T,M]  name.weight [H*D,M]  name.bias [H*D], optional -> [B,H,T,D].
+    Units:   name is q, k, v; rotary is None for values.
+    Empty:   B and T may be zero.
+    Errors:  those of linear, split_heads and rotate.
+    Source:  arXiv:1706.03762 sec. 3.2.2; arXiv:2104.09864 eq. 14 for rotary.
+    Differs: n/a.
+    """
+    projected = split_heads(_linear(x, parameters, name), heads)
+    return projected if rotary is None else rotate(projected, **rotary)
+
+
 def multi_head_attention(
-    x: FloatArray, memory: FloatArray, parameters: Mapping[str, FloatArray], heads: int, *,
-    kv_heads: int | None = None, **options: Unpack[AttentionOptions],
+    x: FloatArray, memory: FloatArray, parameters: Parameters, heads: int, *,
+    kv_heads: int | None = None, rotary: Rotary | None = None, **options: Unpack[AttentionOptions],
 ) -> FloatArray:  # fmt: skip
     """Lets each head attend in its own projection, and projects what they found together.
 
@@ -61,34 +88,27 @@ def multi_head_attention(
 
     Shapes:  x [B,T,M]  memory [B,S,M']  q.weight [H*D,M]  k.weight [G*D,M']  v.weight [G*E,M']  o.weight [M,H*E]
              biases [H*D] [G*D] [G*E] [M], each optional -> [B,T,M]; memory is x for self-attention.
-    Units:   heads is H, kv_heads is G and defaults to H; options are those of attention.
+    Units:   heads is H, kv_heads is G and defaults to H; options are those of attention. rotary turns q and k by the
+             positions of the tokens, for self-attention.
     Empty:   a row with no visible key is o.bias under the default policy, or zero without one.
     Errors:  ValueError if a weight is missing or a name is unknown, and as in split_heads and attention; ShapeError if
              arrays do not fit.
-    Source:  arXiv:1706.03762 sec. 3.2.2; arXiv:2305.13245 sec. 2.2 for kv_heads < heads.
+    Source:  arXiv:1706.03762 sec. 3.2.2; arXiv:2305.13245 sec. 2.2 for kv_heads < heads; arXiv:2104.09864 eq. 14.
     Differs: the paper has no biases, multiplies by W from the right, and takes D = E = M / H.
     """
     check_rank("x", np.asarray(x), "BTM")
     check_rank("memory", np.asarray(memory), "BSM")
-    missing, unknown = set(WEIGHTS) - set(parameters), set(parameters) - {*WEIGHTS, *BIASES}
-    if missing or unknown:
-        rule = f"missing {sorted(missing)}, unknown {sorted(unknown)}"
-        raise ValueError(f"parameters={sorted(parameters)}: {rule}; pass {', '.join(WEIGHTS)} and any of {BIASES}")
+    check_names(parameters, WEIGHTS, BIASES)
     kv_heads = heads if kv_heads is None else kv_heads
-    q = split_heads(_project(x, parameters, "q"), heads)
-    k = split_heads(_project(memory, parameters, "k"), kv_heads)
-    v = split_heads(_project(memory, parameters, "v"), kv_heads)
-    return _project(merge_heads(attention(q, k, v, **options)), parameters, "o")
+    q = project_heads(x, parameters, "q", heads, rotary)
+    k = project_heads(memory, parameters, "k", kv_heads, rotary)
+    v = project_heads(memory, parameters, "v", kv_heads)
+    return _linear(merge_heads(attention(q, k, v, **options)), parameters, "o")
 
 
-def _project(x: FloatArray, parameters: Mapping[str, FloatArray], name: str) -> FloatArray:
-    """x W^T + b."""
-    x, weight = np.asarray(x, dtype=np.float64), np.asarray(parameters[f"{name}.weight"], dtype=np.float64)
-    check_rank(f"{name}.weight", weight, "FM")
-    check_size("M", f"the input of {name}.weight", x.shape[-1], f"{name}.weight", weight.shape[1])
-    bias = np.asarray(parameters.get(f"{name}.bias", np.zeros(weight.shape[0])), dtype=np.float64)
-    if bias.shape != weight.shape[:1]:
-        rule = f"it has one entry for each of the {weight.shape[0]} rows of {name}.weight"
-        raise ShapeError(f"{name}.bias.shape={bias.shape}: {rule}; pass {weight.shape[:1]}")
-    out: FloatArray = np.einsum("btm,fm->btf", x, weight) + bias
-    return out
+def _linear(x: FloatArray, parameters: Parameters, name: str) -> FloatArray:
+    """The linear map of that name, whose errors say which one it is."""
+    try:
+        return linear(x, part(parameters, name))
+    except ShapeError as error:
+        raise ShapeError(f"{name}: {error}") from None

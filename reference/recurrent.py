@@ -3,7 +3,8 @@
 import numpy as np
 
 from attnspec.reference.cell import STATE, Cell, State, check_state
-from attnspec.reference.parameters import Parameters, part
+from attnspec.reference.layers import layers
+from attnspec.reference.parameters import Parameters
 from attnspec.reference.recurrent_layer import directions, recurrent_layer
 from attnspec.reference.shapes import FloatArray, IntArray, ShapeError, check_rank, check_size
 
@@ -21,7 +22,7 @@ def recurrent(
              0.input.weight, 0.reverse.input.weight, 1.input.weight. R counts the runs, in this order. The state is a
              tuple: (h, c) for lstm, (h,) for the others.
     Empty:   as in unroll.
-    Errors:  those of unroll, layers and initial_state.
+    Errors:  those of unroll, layer_runs and initial_state.
     Source:  arXiv:1409.3215 sec. 2 for depth; torch.nn.LSTM, GRU and RNN for the order of the runs.
     Differs: layers of one direction and of two may be mixed, as in arXiv:1609.08144 sec. 3.2; torch does not.
     """
@@ -29,13 +30,13 @@ def recurrent(
     check_rank("x", x, "BTM")
     state = initial_state(parameters, x.shape[0], cell, state)
     finals: list[State] = []
-    for layer, runs in layers(parameters):
+    for layer, runs in layer_runs(parameters):
         x, final = recurrent_layer(x, tuple(array[runs] for array in state), layer, cell, lengths)
         finals.append(final)
     return x, tuple(np.concatenate(arrays) for arrays in zip(*finals, strict=True))
 
 
-def layers(parameters: Parameters) -> list[tuple[dict[str, FloatArray], slice]]:
+def layer_runs(parameters: Parameters) -> list[tuple[dict[str, FloatArray], slice]]:
     """Takes a stack apart: the parameters of each layer, and which runs are its own.
 
         runs_l = n, ..., n + directions_l - 1,  n = sum of directions_k over k < l       (1)
@@ -43,18 +44,15 @@ def layers(parameters: Parameters) -> list[tuple[dict[str, FloatArray], slice]]:
     Shapes:  as in recurrent -> one pair for each layer, the first layer first.
     Units:   runs slice the first axis of the state.
     Empty:   a stack has at least one layer.
-    Errors:  ValueError if the layers are not numbered 0, 1, ... or there is none.
+    Errors:  those of layers; ValueError if there is none.
     Source:  the order of the states of torch.nn.LSTM.
     Differs: n/a.
     """
-    numbers = {name.partition(".")[0] for name in parameters}
-    if not numbers or numbers != {str(number) for number in range(len(numbers))}:
-        rule = "names start with the number of a layer, 0, 1, ... without gaps"
-        raise ValueError(f"parameters={sorted(parameters)}: {rule}; pass 0.input.weight, 0.hidden.weight and so on")
+    if not parameters:
+        raise ValueError("parameters=[]: a stack has at least one layer; pass 0.input.weight, 0.hidden.weight and so on")
     found: list[tuple[dict[str, FloatArray], slice]] = []
     start = 0
-    for number in range(len(numbers)):
-        layer = part(parameters, str(number))
+    for layer in layers(parameters):
         found.append((layer, slice(start, start + directions(layer))))
         start += directions(layer)
     return found
@@ -69,12 +67,12 @@ def initial_state(parameters: Parameters, B: int, cell: Cell = "lstm", state: St
     Units:   (h, c) for lstm, (h,) for the others.
     Empty:   B may be zero.
     Errors:  ShapeError if the runs differ in N or an array of the state is not [R,B,N]; ValueError if a run has no
-             hidden.weight, and as in layers and check_state.
+             hidden.weight, and as in layer_runs and check_state.
     Source:  arXiv:1409.3215 sec. 2 for a given state: the decoder starts from the state of the encoder.
     Differs: the paper does not say where the encoder starts; from zeros, as in torch.nn.LSTM.
     """
     weights = {name: np.asarray(array) for name, array in parameters.items() if name.endswith(".hidden.weight")}
-    runs = layers(parameters)[-1][1].stop
+    runs = layer_runs(parameters)[-1][1].stop
     if len(weights) != runs:
         raise ValueError(f"parameters={sorted(parameters)}: each of the {runs} runs has a hidden.weight; pass all of them")
     first, *others = weights

@@ -4,7 +4,7 @@ import numpy as np
 
 from attnspec.reference.cell import Cell, State
 from attnspec.reference.parameters import Gradients, Parameters, prefixed
-from attnspec.reference.recurrent import initial_state, layers
+from attnspec.reference.recurrent import initial_state, layer_runs
 from attnspec.reference.recurrent_layer import recurrent_layer, recurrent_layer_backward
 from attnspec.reference.shapes import FloatArray, IntArray, check_rank
 
@@ -30,7 +30,7 @@ def recurrent_backward(
     check_rank("x", x, "BTM")
     state = initial_state(parameters, x.shape[0], cell, state)
     dfinal = initial_state(parameters, x.shape[0], cell, state_cotangent)
-    stack, inputs = layers(parameters), [x]
+    stack, inputs = layer_runs(parameters), [x]
     for layer, runs in stack[:-1]:
         inputs.append(recurrent_layer(inputs[-1], tuple(array[runs] for array in state), layer, cell, lengths)[0])
     dstates: list[State] = []

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from attnspec.reference.layer_norm import check_cotangent, per_channel
+from attnspec.reference.cotangent import check_cotangent
+from attnspec.reference.layer_norm import per_channel
 from attnspec.reference.parameters import Gradients, Parameters, check_names
 from attnspec.reference.shapes import FloatArray
 
@@ -42,7 +43,7 @@ def rms_norm_backward(
     """
     check_names(parameters, ("weight",))
     x, do = np.asarray(x, dtype=np.float64), np.asarray(cotangent, dtype=np.float64)
-    check_cotangent(do, x)
+    check_cotangent(do, x.shape)
     weight, rms = per_channel("weight", parameters, x), _root_mean_square(x, eps)
     n, dn = x / rms, do * weight
     dx = (dn - n * np.mean(dn * n, axis=-1, keepdims=True)) / rms

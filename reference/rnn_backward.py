@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.gates import gate_sums_backward
 from attnspec.reference.parameters import Gradients, Parameters
 from attnspec.reference.rnn import Activation, rnn_cell
-from attnspec.reference.shapes import FloatArray, ShapeError
+from attnspec.reference.shapes import FloatArray
 
 
 def rnn_backward(
@@ -25,7 +26,6 @@ def rnn_backward(
     Differs: n/a.
     """
     new, do = rnn_cell(x, h, parameters, activation), np.asarray(cotangent, dtype=np.float64)
-    if do.shape != new.shape:
-        raise ShapeError(f"cotangent.shape={do.shape}: it has the shape {new.shape} of h'; pass the gradient of h'")
+    check_cotangent(do, new.shape, "h'")
     da = do * (1 - np.square(new)) if activation == "tanh" else np.where(new > 0, do, 0.0)
     return gate_sums_backward(x, h, parameters, da[None], da[None])

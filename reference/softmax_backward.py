@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.shapes import FloatArray, ShapeError
 from attnspec.reference.softmax import softmax
 
@@ -19,8 +20,7 @@ def softmax_backward(x: FloatArray, cotangent: FloatArray, axis: int = -1) -> Fl
     Differs: the paper has no -inf; an entry of -inf receives zero.
     """
     p, do = softmax(x, axis), np.asarray(cotangent, dtype=np.float64)
-    if do.shape != p.shape:
-        raise ShapeError(f"cotangent.shape={do.shape}: it has the shape of x, {p.shape}; pass the gradient of the weights")
+    check_cotangent(do, p.shape, "the weights")
     dx: FloatArray = p * (do - np.sum(p * do, axis=axis, keepdims=True))
     return dx
 

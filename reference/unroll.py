@@ -3,9 +3,10 @@
 import numpy as np
 
 from attnspec.reference.cell import Cell, State, check_state, step, step_backward
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.mask import padding_mask
 from attnspec.reference.parameters import Gradients, Parameters, added
-from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, ShapeError, check_rank, check_size
+from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, check_rank, check_size
 
 
 def unroll(
@@ -53,9 +54,7 @@ def unroll_backward(
     _, dstate, _ = _checked(x, state_cotangent, cell, lengths)
     check_size("N", "state", state[0].shape[1], "state_cotangent", dstate[0].shape[1])
     dout = np.asarray(cotangent, dtype=np.float64)
-    if dout.shape != (*x.shape[:2], state[0].shape[1]):
-        rule = f"it has the shape [B,T,N] = {(*x.shape[:2], state[0].shape[1])} of the outputs"
-        raise ShapeError(f"cotangent.shape={dout.shape}: {rule}; pass the gradient of the outputs")
+    check_cotangent(dout, (*x.shape[:2], state[0].shape[1]))
     before = [state]
     for t in range(x.shape[1]):
         before.append(_where(real[:, t], step(x[:, t], before[t], parameters, cell), before[t]))

@@ -103,5 +103,5 @@ def test_errors():
         activate(np.ones(1), "tanh")
     with pytest.raises(ValueError, match=r"activation='tanh': it is one of relu"):
         activate_backward(np.ones(1), np.ones(1), "tanh")
-    with pytest.raises(ShapeError, match=r"cotangent.shape=\(1,\): it has the output's shape \(2,\)"):
+    with pytest.raises(ShapeError, match=r"cotangent.shape=\(1,\): it has the shape \(2,\) of the output"):
         activate_backward(np.ones(2), np.ones(1), "relu")

@@ -154,7 +154,7 @@ def test_no_keys_and_narrow_inputs():
     ("v", "cotangent", "message"),
     [
         ((1, 1, 2, 5), (1, 2, 3, 4),
-         "cotangent.shape=(1, 2, 3, 4): cotangent has the output's shape [B,H,T,E] = (1, 2, 3, 5); pass the gradient"),
+         "cotangent.shape=(1, 2, 3, 4): it has the shape (1, 2, 3, 5) of the output; pass the gradient"),
         ((1, 1, 3, 5), (1, 2, 3, 5), "S=2 in k and S=3 in v"),
     ],
 )  # fmt: skip

@@ -85,5 +85,5 @@ def test_errors():
     for width in (N, 3 * N):
         with pytest.raises(ShapeError) as caught:
             bidirectional_backward(x, state, ahead | prefixed("reverse", back), np.ones((B, T, width)), state)
-        rule = "it has the shape [B,T,2*N] = (3, 5, 8) of the outputs; pass the gradient of the outputs"
+        rule = "it has the shape (3, 5, 8) of the output; pass the gradient of the output"
         assert str(caught.value) == f"cotangent.shape=(3, 5, {width}): {rule}"

@@ -119,7 +119,7 @@ def test_errors(shapes, mask, error, message):
 def test_a_cotangent_of_another_shape():
     with pytest.raises(ShapeError) as caught:
         context_vectors_backward(np.zeros((1, 2, 3)), np.zeros((1, 3, 4)), np.zeros((1, 2, 3)))
-    rule = "cotangent has the shape of the contexts [B,T,N] = (1, 2, 4); pass the gradient"
+    rule = "it has the shape (1, 2, 4) of the contexts; pass the gradient"
     assert str(caught.value).startswith(f"cotangent.shape=(1, 2, 3): {rule}")
 
 

@@ -95,7 +95,7 @@ def test_empty_sizes():
         (lambda: embedding(np.array([0]), {"weight": np.zeros(3)}), ShapeError, "weight.shape=(3,): weight has the 2 axes"),
         (lambda: embedding(np.array([0]), {}), ValueError, "parameters=[]: missing ['weight']"),
         (lambda: embedding_backward(np.array([[0]]), TABLE, np.zeros((1, 2))), ShapeError,
-         "cotangent.shape=(1, 2): it has the output's shape (1, 1, 2); pass the gradient"),
+         "cotangent.shape=(1, 2): it has the shape (1, 1, 2) of the output; pass the gradient"),
         (lambda: embedding_backward(np.array([0]), TABLE, np.zeros((1, 2)), 4), ValueError,
          "padding_id=4 at (): an id lies in 0..V-1 with V=4"),
         (lambda: average_embedding(np.array([0, 1]), np.zeros((1, 2)), 2), ShapeError,

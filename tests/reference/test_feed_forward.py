@@ -156,5 +156,5 @@ def test_errors(parameters, activation, error, message):
 
 
 def test_errors_of_the_cotangent():
-    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3\): it has the output's shape \(1, 2, 3\)"):
+    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3\): it has the shape \(1, 2, 3\) of the output"):
         feed_forward_backward(np.zeros((1, 2, 3)), changed(), np.zeros((2, 3)))

@@ -54,5 +54,5 @@ def test_errors():
         linear(x, parameters | {"bias": np.ones(4)})
     with pytest.raises(ShapeError, match=r"weight.shape=\(20,\)"):
         linear(x, {"weight": parameters["weight"].ravel()})
-    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3, 4\): it has the output's shape \(2, 3, 5\)"):
+    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3, 4\): it has the shape \(2, 3, 5\) of the output"):
         linear_backward(x, parameters, do[..., :4])

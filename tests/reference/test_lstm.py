@@ -108,9 +108,9 @@ def test_gradients_agree_with_central_differences(seed, biased):
     [
         (lambda p: lstm_cell(ONE, ONE, np.ones((1, 2)), p), "c.shape=(1, 2): the memory has the shape of h, (1, 1); pass"),
         (lambda p: lstm_backward(ONE, ONE, ONE, p, (ONE[0], ONE)),
-         "cotangent.shape=(1,) of h': it has the shape (1, 1) of h'; pass the gradient of h'"),
+         "cotangent.shape=(1,): it has the shape (1, 1) of h'; pass the gradient of h'"),
         (lambda p: lstm_backward(ONE, ONE, ONE, p, (ONE, np.ones((1, 2)))),
-         "cotangent.shape=(1, 2) of c': it has the shape (1, 1) of c'; pass the gradient of c'"),
+         "cotangent.shape=(1, 2): it has the shape (1, 1) of c'; pass the gradient of c'"),
     ],
 )  # fmt: skip
 def test_errors(call, message):

@@ -198,10 +198,10 @@ def test_errors_of_attentional_states(contexts, queries, message):
 def test_cotangents_of_another_shape(score):
     parameters, x = weights_for(score, 3, 3, 4, np.random.default_rng(0)), np.zeros((1, 2, 3))
     with pytest.raises(
-        ShapeError, match=r"cotangent.shape=\(2,\): it has the scores' shape \(1, 2, 2\); pass their gradient"
+        ShapeError, match=r"cotangent.shape=\(2,\): it has the shape \(1, 2, 2\) of the scores; pass the gradient"
     ):
         luong_scores_backward(x, x, parameters, np.zeros(2), score)
-    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2,\): cotangent has the shape of the contexts"):
+    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2,\): it has the shape \(.*\) of the contexts"):
         luong_attention_backward(x, x, parameters, np.zeros(2), score)
-    with pytest.raises(ShapeError, match=r"cotangent.shape=\(3,\): it has the output's shape \(1, 2, 3\); pass its gradient"):
+    with pytest.raises(ShapeError, match=r"cotangent.shape=\(3,\): it has the shape \(1, 2, 3\) of the output"):
         attentional_states_backward(x, x, {"weight": np.zeros((3, 6))}, np.zeros(3))

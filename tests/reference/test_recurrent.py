@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attnspec.reference.parameters import part
-from attnspec.reference.recurrent import initial_state, layers, recurrent
+from attnspec.reference.recurrent import initial_state, layer_runs, recurrent
 from attnspec.reference.recurrent_layer import recurrent_layer
 from attnspec.reference.shapes import ShapeError
 from tests.reference.closeness import assert_close
@@ -72,12 +72,12 @@ def test_directions_may_be_mixed():
     out, (h, c) = recurrent(x, parameters)
     np.testing.assert_array_equal(out, recurrent(recurrent(x, both)[0], above)[0])
     assert (h.shape, c.shape) == ((3, B, N), (3, B, N))
-    assert [(runs.start, runs.stop) for _, runs in layers(parameters)] == [(0, 2), (2, 3)]
+    assert [(runs.start, runs.stop) for _, runs in layer_runs(parameters)] == [(0, 2), (2, 3)]
 
 
 def test_more_than_ten_layers_keep_their_order():
     parameters = stack_parameters(RNG, "rnn", 1, 1, layers=12)
-    got = [layer["input.weight"].item() for layer, _ in layers(parameters)]
+    got = [layer["input.weight"].item() for layer, _ in layer_runs(parameters)]
     assert got == [parameters[f"{number}.input.weight"].item() for number in range(12)]
 
 
@@ -101,11 +101,11 @@ NAMES = "'0.hidden.bias', '0.hidden.weight', '0.input.bias', '0.input.weight'"
     ("call", "error", "message"),
     [
         (lambda x: recurrent(x[0], changed()), ShapeError, "x.shape=(5, 2): x has the 3 axes [B,T,M]"),
-        (lambda x: recurrent(x, {}), ValueError, "parameters=[]: names start with the number of a layer, 0, 1, ... without"),
+        (lambda x: recurrent(x, {}), ValueError, "parameters=[]: a stack has at least one layer; pass 0.input.weight"),
         (lambda x: recurrent(x, {f"1.{name}": x for name in ("input.weight", "hidden.weight")}), ValueError,
-         "parameters=['1.hidden.weight', '1.input.weight']: names start with the number of a layer"),
+         "layers=['1']: layers are numbered from 0 without gaps; rename them"),
         (lambda x: recurrent(x, stack_parameters(RNG, "lstm", M, N) | {"input.weight": x}), ValueError,
-         f"parameters=[{NAMES}, 'input.weight']: names start with the number of a layer"),
+         "layers=['0', 'input']: layers are numbered from 0 without gaps; rename them"),
         (lambda x: recurrent(x, {"0.input.weight": x}), ValueError,
          "parameters=['0.input.weight']: each of the 1 runs has a hidden.weight; pass all of them"),
         (lambda x: recurrent(x, changed(), state=state_of(RNG, "lstm", 1, B, N)), ShapeError,

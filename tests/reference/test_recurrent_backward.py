@@ -67,7 +67,7 @@ def test_empty_sizes(cell, b, t, m, n):
     ("x", "cotangent", "state_cotangent", "message"),
     [
         ((5, 2), (3, 5, 4), None, "x.shape=(5, 2): x has the 3 axes [B,T,M]"),
-        ((3, 5, 2), (3, 5, 5), None, "cotangent.shape=(3, 5, 5): it has the shape [B,T,N] = (3, 5, 4) of the outputs; pass"),
+        ((3, 5, 2), (3, 5, 5), None, "cotangent.shape=(3, 5, 5): it has the shape (3, 5, 4) of the output; pass"),
         ((3, 5, 2), (3, 5, 4), (1, 3, 4), "h.shape=(1, 3, 4): the state is [R,B,N] = (2, 3, 4); stack one for each run"),
     ],
 )

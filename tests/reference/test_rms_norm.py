@@ -115,5 +115,5 @@ def test_errors(shape, parameters, error, message):
 
 
 def test_errors_of_the_cotangent():
-    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3\): it has the output's shape \(1, 2, 3\)"):
+    with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3\): it has the shape \(1, 2, 3\) of the output"):
         rms_norm_backward(np.zeros((1, 2, 3)), {"weight": np.ones(3)}, np.zeros((2, 3)))

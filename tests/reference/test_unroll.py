@@ -154,7 +154,7 @@ def test_narrow_inputs_are_widened():
         ({"state_cotangent": (np.ones((B, 1)),) * 2}, ShapeError, "N=4 in state and N=1 in state_cotangent: N is one size"),
         ({"state_cotangent": (np.ones((1, N)),) * 2}, ShapeError, "B=3 in x and B=1 in h: B is one size"),
         ({"cotangent": np.ones((B, T, N + 1))}, ShapeError,
-         "cotangent.shape=(3, 5, 5): it has the shape [B,T,N] = (3, 5, 4) of the outputs; pass the gradient"),
+         "cotangent.shape=(3, 5, 5): it has the shape (3, 5, 4) of the output; pass the gradient"),
     ],
 )  # fmt: skip
 def test_errors(change, error, message):

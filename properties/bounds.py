@@ -1,15 +1,15 @@
 """The only place with tolerances: how far a correct floating-point computation of attention may be from the exact one.
 
-Class `wide` of numerics.md (float64 and float32): any order and blocking of sums, fused multiply-add or not, the scale
+Class `wide` of docs/bounds.md (float64 and float32): any order and blocking of sums, fused multiply-add or not, the scale
 folded into q and k or into the scores, exp or exp2, normalising before or after the product with the values or by the
 logarithm of the sum, scores
 shifted by the row's or a running maximum. The same values go to the oracle, so input rounding never enters. A subject
 passes where
 
-    |got - want| <= forward(...).error                                                          (verdict r of 5.2)
+    |got - want| <= forward(...).error                                                          (r <= 1)
 
 `bounds_backward.py` has the gradients, `bounds_oracle.py` the exact values that both start from. Letters are those of
-numerics.md 5.1 and 5.2; `w` and `x` are its two functions.
+docs/bounds.md; `w` and `x` are its two functions.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from attnspec.properties.bounds_oracle import Array, Attention, attention
 
-# Declared errors of exp, log and tanh in units of u_a (5.1; exp measured 1.0 to 2.9, one machine).
+# Declared errors of exp, log and tanh in units of u_a (Constants; exp measured 1.0 to 2.9, one machine).
 C_EXP, C_LOG, C_TANH = 4, 4, 8
 NORMALISER = 2.0**-6  # declared: reached at scores of 1e5 in float32, whose own rounding moves weights by that much
 CHUNK = 1 << 22  # numbers in the largest temporary array, 32 MiB
@@ -28,7 +28,7 @@ CHUNK = 1 << 22  # numbers in the largest temporary array, 32 MiB
 
 @dataclass(frozen=True)
 class Precision:
-    """One row of the table of classes in 5.1: roundoffs u, underflow losses l, and how often each value is rounded."""
+    """What a class of programs rounds: roundoffs u, underflow losses l, and how often each value is rounded."""
 
     name: str
     u_a: float  # inner sums
@@ -53,7 +53,7 @@ class Precision:
 
 
 def wide(dtype: str) -> Precision:
-    """The class `wide`, the only one here: everything in one dtype (5.1)."""
+    """The class `wide`, the only one here: everything in one dtype (Constants)."""
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype={dtype!r}: bounds cover 'float64' and 'float32' only; run the subject in one of them")
     u = float(np.finfo(dtype).eps) / 2
@@ -65,22 +65,22 @@ ORACLE = wide("float64")
 
 
 def w(n: float | Array, u: float) -> Array:
-    """Log-error budget of n roundings: a product of n factors 1 + delta, |delta| <= u, lies in exp(±w(n, u)) (5.1)."""
+    """Log-error budget of n roundings: a product of n factors 1 + delta, |delta| <= u, lies in exp(±w(n, u)) (Constants)."""
     return np.asarray(n * u / (1 - u))
 
 
 def x(y: float | Array) -> Array:
-    """Turns a budget into a relative error (5.1)."""
+    """Turns a budget into a relative error (Constants)."""
     return np.expm1(np.asarray(y, dtype=np.float64))
 
 
 def infinite_if_unknown(error: Array) -> Array:
-    """An error that was inf · 0 or inf / inf is not known to be small (5.2)."""
+    """An error that was inf · 0 or inf / inf is not known to be small (Forward)."""
     return np.where(np.isnan(error), np.inf, error)
 
 
 def score_error(a: Attention, f: Precision) -> tuple[Array, Array]:
-    """Error of a stored score before the soft cap, and e_j of the capped and biased score t (5.2)."""
+    """Error of a stored score before the soft cap, and e_j of the capped and biased score t (Forward)."""
     d, c = a.q.shape[-1], abs(a.scale)
     lost = 2 * f.l_s + d * f.l_a * (1 + c)
     if f.k_pre:
@@ -105,7 +105,7 @@ def others(y: Array) -> Array:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What rounding may do to the weights of a row (5.2); [B,H,T,S] unless noted."""
+    """What rounding may do to the weights of a row (Forward); [B,H,T,S] unless noted."""
 
     e_score: Array  # error of the score before the soft cap
     e: Array  # of the logarithm of a weight, shared by numerator and denominator
@@ -118,7 +118,7 @@ class Perturbation:
 
 
 def perturbation(a: Attention, f: Precision) -> Perturbation:
-    """e, the two ranges of the weights, and the budgets of numerator and denominator (5.2)."""
+    """e, the two ranges of the weights, and the budgets of numerator and denominator (Forward)."""
     e_score, e = score_error(a, f)
     e_m = np.maximum((a.t + e).max(-1, keepdims=True) - a.m, a.m - (a.t - e).max(-1, keepdims=True))
     e = e + x(w(3, f.u_a) + w(1, f.u_s)) * (np.abs(a.shifted) + e + e_m) + w(C_EXP * (1 + a.blocks), f.u_a)
@@ -137,7 +137,7 @@ def perturbation(a: Attention, f: Precision) -> Perturbation:
 
 
 def weight_range(a: Attention, e: Array, excess: Array, low: Array, h: Array) -> tuple[Array, Array]:
-    """U - p and p - L of 5.2, without the cancellation of its sigmoids where e is as small as the roundoff of float64.
+    """U - p and p - L (Forward), without the cancellation of its sigmoids where e is as small as the roundoff of float64.
 
     U/p = 1/(1 - drop) and L/p = 1/(1 + gain), where drop and gain are sums of positive terms. The maximum with the
     sigmoid is there for the case that p or the sum of the others underflows: then only the sigmoid is exact.
@@ -180,7 +180,7 @@ class ForwardBound:
 
 
 def output_terms(a: Attention, f: Precision, moved: Perturbation, S: Array, k_out: int) -> dict[str, Array]:
-    """The terms of E (5.2) in one precision, from S, the error due to the scores; the oracle's own error not added."""
+    """The terms of E (Forward) in one precision, from S, the error due to the scores; the oracle's own error not added."""
     v = np.abs(a.v)
     floor = (a.visible @ v) * (f.l_a + (f.k_p + 1) * f.l_p)
     floor = floor + 2 * (a.n + a.blocks) * f.l_a + (2 * a.blocks + 2) * f.l_s
@@ -217,7 +217,7 @@ def forward(
     softcap: float | None = None,
     precision: Precision,
 ) -> ForwardBound:
-    """Element-wise bound E of the error of softmax attention (5.2), the float64 oracle's own error included.
+    """Element-wise bound E of the error of softmax attention (Forward), the float64 oracle's own error included.
 
     Shapes:  q [B,H,T,D]  k [B,G,S,D]  v [B,G,S,E]; visible and bias broadcast to [B,H,T,S] -> [B,H,T,E]
     Empty:   error 0 for a row without a visible key, and for S == 0: the declared policy bit for bit.
@@ -253,7 +253,7 @@ def preconditions(
     dtype: str,
     cotangent: ArrayLike | None = None,
 ) -> str | None:
-    """Why the bounds do not apply to these inputs in this dtype (5.1), or None. P3 is asked only with a cotangent.
+    """Why the bounds do not apply to these inputs in this dtype (Constants), or None. P3 is asked only with a cotangent.
 
     A bias of -max is allowed on some keys: P1 limits it from above, P5 asks that the row's maximum stays in range.
     """

@@ -1,4 +1,4 @@
-"""The allowed error of the gradients of softmax attention, class `wide` (numerics.md 5.3, 'Gradients').
+"""The allowed error of the gradients of softmax attention, class `wide` (docs/bounds.md, 'Gradients').
 
 The subject may recompute the weights from a stored log-sum-exp L or read them back, take D as rowsum(dO * O) or as
 sum_j P dP, and differentiate through the subtracted maximum. Everything up to the soft cap is [B,H,T,S] unless noted.
@@ -48,7 +48,7 @@ class Gradient:
 
 
 def gradient(a: Attention, cotangent: ArrayLike) -> Gradient:
-    """The oracle: dS = p (dP - D), dP = dO v (5.3)."""
+    """The oracle: dS = p (dP - D), dP = dO v (Gradients)."""
     dO = np.where(a.n > 0, np.asarray(cotangent, dtype=np.float64), 0.0)
     dP = np.where(a.visible, dO @ a.v.swapaxes(-1, -2), 0.0)
     D = (a.p * dP).sum(-1, keepdims=True)
@@ -58,7 +58,7 @@ def gradient(a: Attention, cotangent: ArrayLike) -> Gradient:
 
 
 def weights_error(a: Attention, f: Precision, moved: Perturbation) -> tuple[Array, Array, Array]:
-    """r of a weight recomputed from L, its error R, and the error R' of the weight as stored (5.3)."""
+    """r of a weight recomputed from L, its error R, and the error R' of the weight as stored (Gradients)."""
     log_sum = np.log1p(moved.excess.sum(-1, keepdims=True))  # ln sum p exp(e)
     e_L = log_sum + moved.w_z
     e_L = e_L + w(4, f.u_a) * (np.abs(a.lse) + e_L + 1 + np.log(np.maximum(a.n, 1)))
@@ -70,14 +70,14 @@ def weights_error(a: Attention, f: Precision, moved: Perturbation) -> tuple[Arra
 
 
 def mean_error(a: Attention, f: Precision, moved: Perturbation, y: Gradient, stored: Array, e_dP: Array) -> Array:
-    """e_D, [B,H,T,1]: the larger of the errors of the two ways to compute D (5.3)."""
+    """e_D, [B,H,T,1]: the larger of the errors of the two ways to compute D (Gradients)."""
     sums, hull = weighted_distances(a, [moved.first, moved.G])
     E: Array = np.sum(list(output_terms(a, f, moved, np.minimum(sums.min(0), hull), k_out=1).values()), axis=0)
     dO, d_v = np.abs(y.do), y.do.shape[-1]
     from_output = dO * E + x(w(d_v + 1, f.u_a) + w(3, f.u_s)) * dO * (np.abs(a.o) + E)
     spread = np.where(a.visible, np.abs(y.dp - y.d), 0.0)
     forms = infinite_if_unknown(np.stack([moved.first * spread, moved.G * spread]).sum(-1, keepdims=True)).min(0)
-    scores = np.minimum(forms, spread.max(-1, keepdims=True))  # S of 5.2 with dP in the place of the values
+    scores = np.minimum(forms, spread.max(-1, keepdims=True))  # S of Forward with dP in the place of the values
     rounding = x(moved.w_z + w(a.n + 2, f.u_a) + w(f.k_p, f.u_p) + w(2 * f.k_g, f.u_s))
     products = moved.U * e_dP + rounding * (a.p + stored) * (np.abs(y.dp) + e_dP)
     from_weights = scores + products.sum(-1, keepdims=True)
@@ -86,7 +86,7 @@ def mean_error(a: Attention, f: Precision, moved: Perturbation, y: Gradient, sto
 
 
 def can_be_maximum(a: Attention, e: Array) -> NDArray[np.bool_]:
-    """Keys that may be the largest of the row, or of a prefix or suffix of it, in some rounding (5.3)."""
+    """Keys that may be the largest of the row, or of a prefix or suffix of it, in some rounding (Gradients)."""
     high, low = a.t + e, a.t - e
     forward = np.maximum.accumulate(low, axis=-1)
     backward = np.maximum.accumulate(low[..., ::-1], axis=-1)[..., ::-1]
@@ -96,7 +96,7 @@ def can_be_maximum(a: Attention, e: Array) -> NDArray[np.bool_]:
 def score_gradient_error(
     a: Attention, f: Precision, moved: Perturbation, y: Gradient, R: Array, stored: Array
 ) -> tuple[Array, Array]:
-    """e_dS of the biased score's gradient, and F, the same before the soft cap (5.3)."""
+    """e_dS of the biased score's gradient, and F, the same before the soft cap (Gradients)."""
     dO, v, d_v = np.abs(y.do), np.abs(a.v), a.v.shape[-1]
     e_dP = x(w(d_v + 2, f.u_a)) * (dO @ v.swapaxes(-1, -2))
     e_dP = e_dP + x(w(f.k_g, f.u_p)) * (np.abs(y.dp) + e_dP)
@@ -112,7 +112,7 @@ def score_gradient_error(
 
 
 def uncapped_error(a: Attention, f: Precision, moved: Perturbation, y: Gradient, e_dS: Array) -> Array:
-    """F, the error of the score's gradient after multiplication with the slope of the soft cap (5.3)."""
+    """F, the error of the score's gradient after multiplication with the slope of the soft cap (Gradients)."""
     C = abs(a.softcap or 1.0)
     slope, e = y.slope, moved.e_score / C
     tanh = np.abs(np.where(a.visible, a.capped, 0.0)) / C
@@ -124,7 +124,7 @@ def uncapped_error(a: Attention, f: Precision, moved: Perturbation, y: Gradient,
 
 
 def summed(error: Array, value: Array, shape: tuple[int, ...], precision: Precision) -> Array:
-    """The error of a gradient summed to a broadcast shape: its parts may be stored one by one (5.3)."""
+    """The error of a gradient summed to a broadcast shape: its parts may be stored one by one (Gradients)."""
     lead = (1,) * (error.ndim - len(shape)) + shape
     axes = tuple(i for i, (full, kept) in enumerate(zip(error.shape, lead, strict=True)) if kept < full)
     parts = int(np.prod([error.shape[i] for i in axes])) if axes else 0
@@ -138,7 +138,7 @@ def grouped(array: Array, heads: int) -> Array:
 
 
 def stored_error(error: Array, value: Array, heads: int, a: Attention, f: Precision) -> Array:
-    """The roundings of the stored gradient added, then summed over each group of query heads (5.3)."""
+    """The roundings of the stored gradient added, then summed over each group of query heads (Gradients)."""
     lost = f.l_o * (1 + f.k_out) * max(1.0, abs(a.scale) ** 0.5)
     error = error + x(w(f.k_out, f.u_o)) * (np.abs(value) + error) + lost
     shape = (error.shape[0], heads, 1, *error.shape[2:])
@@ -156,14 +156,14 @@ class Sums:
 
 
 def sums(a: Attention, heads: int) -> Sums:
-    """Counts of visible keys and queries (5.3: per row and per column its own count)."""
+    """Counts of visible keys and queries (Gradients: per row and per column its own count)."""
     group = a.q.shape[1] // heads
     queries = grouped(a.visible.sum(-2, dtype=np.float64), heads).sum(2).repeat(group, axis=1)[..., None]
     return Sums(a.n, a.blocks, queries, np.minimum(queries, group * -(-a.q.shape[2] // BLOCK)))
 
 
 def product_error(a: Attention, f: Precision, dS: Array, F: Array, other: Array, n: Array, budget: Array) -> Array:
-    """E_dQ, or E_dK from the transposes: dS times the keys or queries, the scale applied on the way (5.3)."""
+    """E_dQ, or E_dK from the transposes: dS times the keys or queries, the scale applied on the way (Gradients)."""
     c, A, other = abs(a.scale), dS + F, np.abs(other)
     seen = (F != 0).astype(np.float64)  # F is exactly 0 for hidden pairs only
     summing = w(f.k_g, f.u_p) + w(f.k_pre, f.u_s) + w(4, f.u_a) + budget  # ln y, and the sum
@@ -174,7 +174,7 @@ def product_error(a: Attention, f: Precision, dS: Array, F: Array, other: Array,
 
 
 def errors(a: Attention, y: Gradient, heads: int, f: Precision) -> tuple[list[Array], bool]:
-    """Errors of dq, dk, dv and dbias in one precision, and whether a weight that matters is undecided (5.3)."""
+    """Errors of dq, dk, dv and dbias in one precision, and whether a weight that matters is undecided (Gradients)."""
     moved, count = perturbation(a, f), sums(a, heads)
     r, R, stored = weights_error(a, f, moved)
     e_bias, F = score_gradient_error(a, f, moved, y, R, stored)
@@ -208,7 +208,7 @@ def backward(
     softcap: float | None = None,
     precision: Precision,
 ) -> BackwardBound:
-    """Element-wise bounds of the errors of the gradients (5.3), the float64 oracle's own error included.
+    """Element-wise bounds of the errors of the gradients (Gradients), the float64 oracle's own error included.
 
     Shapes:  q [B,H,T,D]  k [B,G,S,D]  v [B,G,S,E]  cotangent [B,H,T,E]; visible and bias broadcast to [B,H,T,S]
     Empty:   error 0 for everything when there is no query, key or value at all.

@@ -1,7 +1,7 @@
-"""Softmax attention in float64 with every intermediate value that the bounds need (numerics.md 5.2).
+"""Softmax attention in float64 with every intermediate value that the bounds need (docs/bounds.md).
 
 Only for `bounds.py` and `bounds_backward.py`: they size errors with it. The expected values of claims come from
-`attnspec.reference`, so a slip here cannot hide the same slip there. Letters are those of numerics.md 5.2.
+`attnspec.reference`, so a slip here cannot hide the same slip there. Letters are those of docs/bounds.md.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Visible = NDArray[np.bool_]
 
-BLOCK = 5  # the smallest block of keys an online softmax may use (5.1, declared: real kernels use 16 and more)
+BLOCK = 5  # the smallest block of keys an online softmax may use (Constants, declared: real kernels use 16 and more)
 LOWEST = -float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Softmax attention in float64, heads repeated, with all that the bounds need (5.2). Hidden keys have weight 0."""
+    """Softmax attention in float64, heads repeated, with all that the bounds need (Forward). Hidden keys have weight 0."""
 
     q: Array
     k: Array
@@ -63,7 +63,7 @@ def attention(
     scale: float | None,
     softcap: float | None,
 ) -> Attention:
-    """The oracle: shifts by the maximum and divides, because exp(t - lse) carries u|lse| (5.2)."""
+    """The oracle: shifts by the maximum and divides, because exp(t - lse) carries u|lse| (Forward)."""
     q = np.asarray(q, dtype=np.float64)
     k, v = repeated(k, q.shape[1]), repeated(v, q.shape[1])
     seen: Visible = np.broadcast_to(np.asarray(visible, dtype=bool), (*q.shape[:3], k.shape[2]))

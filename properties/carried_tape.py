@@ -6,7 +6,7 @@ layer of a Transformer. Here the roundings of all operations are followed to one
     |y' - y| <= sum over operations |dy/dz| r,   r = the operation's own rounding, z its result                (1)
 
 up to products of two roundings, which are as small as u^2. dy/dz comes from one backward sweep over the recorded operations.
-Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sec. 3.4 (backward and forward error); Linnainmaa,
+Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sec. 3.3 (running error analysis); Linnainmaa,
 BIT 16 (1976) 146-160, who invented the sweep for this bound.
 """
 

@@ -32,7 +32,7 @@ MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "rand
 PEAK = 128.0
 HUGE = {"k": 2.0**13, "v": 2.0**100}
 # A huge key keeps scores below the -1e9 with which many implementations hide keys; a huge value has no such limit, since
-# a weight that is exactly zero must annul it. Both stay finite in float32 under any sum over keys (numerics.md P1, P2).
+# a weight that is exactly zero must annul it. Both stay finite in float32 under any sum over keys (docs/bounds.md).
 
 
 class CaseError(ValueError):

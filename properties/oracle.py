@@ -68,7 +68,7 @@ def visible(profile: Profile, x: Inputs) -> BoolArray:
 
 @_timed
 def expected(profile: Profile, x: Inputs) -> Expected:
-    """The reference's output and the bound E of numerics.md 5.2 on a correct subject's distance from it."""
+    """The reference's output and the bound E of docs/bounds.md on a correct subject's distance from it."""
     seen = visible(profile, x)
     policy = _policy(profile, x)
     out = attention(x.q, x.k, x.v, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap, empty_row=policy)
@@ -84,7 +84,7 @@ def expected(profile: Profile, x: Inputs) -> Expected:
 
 @_timed
 def expected_gradients(profile: Profile, x: Inputs, cotangent: FloatArray) -> dict[str, Expected]:
-    """The reference's vector-Jacobian products for q, k, v with the bounds of numerics.md 5.3."""
+    """The reference's vector-Jacobian products for q, k, v with the bounds of docs/bounds.md."""
     seen = visible(profile, x)
     values = attention_backward(x.q, x.k, x.v, cotangent, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap)
     allowed = backward(
@@ -98,7 +98,7 @@ def expected_gradients(profile: Profile, x: Inputs, cotangent: FloatArray) -> di
         softcap=x.softcap,
         precision=bounds.wide(x.dtype),
     )
-    why = derivation(x).replace("5.2", "5.3")
+    why = derivation(x).replace("Forward", "Gradients")
     errors = (allowed.q, allowed.k, allowed.v)
     return {name: Expected(value, e, why) for name, value, e in zip("qkv", values[:3], errors, strict=True)}
 
@@ -139,4 +139,4 @@ def noise(subject: Attention, x: Inputs) -> FloatArray | None:
 def derivation(x: Inputs) -> str:
     """The bound in a line, for messages."""
     u = {"float64": "2^-53", "float32": "2^-24"}[x.dtype]
-    return f"bound E of numerics.md 5.2, class wide, u = {u}, {x.k.shape[2]} keys, D = {x.q.shape[3]}"
+    return f"bound E of docs/bounds.md (Forward), class wide, u = {u}, {x.k.shape[2]} keys, D = {x.q.shape[3]}"

@@ -86,7 +86,7 @@ def silu(x: FloatArray) -> FloatArray:
     Units:   none.
     Empty:   an empty array stays empty.
     Errors:  none; NaN stays NaN.
-    Source:  arXiv:1702.03118 sec. 2; arXiv:1606.08415 sec. 2.
+    Source:  arXiv:1606.08415 sec. 2; arXiv:1702.03118.
     Differs: n/a.
     """
     x = np.asarray(x, dtype=np.float64)

@@ -69,7 +69,7 @@ def silu_slope(x: FloatArray) -> FloatArray:
     Units:   none.
     Empty:   an empty array stays empty.
     Errors:  none.
-    Source:  arXiv:1702.03118 sec. 2, differentiated.
+    Source:  arXiv:1702.03118, the dSiLU.
     Differs: 1 - s is written sigmoid(-x), which does not cancel.
     """
     x = np.asarray(x, dtype=np.float64)

@@ -19,12 +19,13 @@ def additive_hidden(queries: FloatArray, states: FloatArray, parameters: Paramet
     Empty:   N = 0 or N' = 0 leaves the other summand.
     Errors:  ValueError if a name is missing or unknown; ShapeError if arrays do not fit.
     Source:  arXiv:1409.0473 appendix A.1.2.
-    Differs: the paper has no bias; its W_a is Wq, its U_a is Wk. Split like this, Wk h[s] is computed once, not per step.
+    Differs: the paper writes no bias; its W_a is Wq, its U_a is Wk. Split like this, Wk h[s] is computed once, not per step.
     """
     check_names(parameters, ("query.weight", "key.weight", "score.weight"), ("bias",))
     check_rank("queries", np.asarray(queries), "BTN")
     check_rank("states", np.asarray(states), "BSN")
-    check_rank("score.weight", np.asarray(parameters["score.weight"]), "A")
+    for name, axes in (("query.weight", "AN"), ("key.weight", "AN"), ("score.weight", "A")):
+        check_rank(name, np.asarray(parameters[name]), axes)
     check_size("B", "queries", np.shape(queries)[0], "states", np.shape(states)[0])
     for name in ("key.weight", "score.weight"):
         check_size("A", "query.weight", np.shape(parameters["query.weight"])[0], name, np.shape(parameters[name])[0])
@@ -44,7 +45,7 @@ def additive_energies(queries: FloatArray, states: FloatArray, parameters: Param
     Empty:   A = 0 gives energies of zero.
     Errors:  those of additive_hidden.
     Source:  arXiv:1409.0473 appendix A.1.2, where e_ij = a(s_{i-1}, h_j).
-    Differs: the paper has no bias. A bias outside tanh would change nothing: softmax ignores it.
+    Differs: the paper writes no bias. A bias outside tanh would change nothing: softmax ignores it.
     """
     v = np.asarray(parameters.get("score.weight", ()), dtype=np.float64)
     e: FloatArray = np.einsum("btsa,a->bts", additive_hidden(queries, states, parameters), v)

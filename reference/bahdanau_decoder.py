@@ -4,12 +4,12 @@ import numpy as np
 
 from attnspec.reference.additive_attention import additive_attention
 from attnspec.reference.cell import Cell, State
+from attnspec.reference.context_vector import state_mask
 from attnspec.reference.embedding import embedding
 from attnspec.reference.encoder_decoder import PARTS, check_parts, encode
 from attnspec.reference.linear import linear
-from attnspec.reference.mask import padding_mask
 from attnspec.reference.parameters import Parameters, part
-from attnspec.reference.recurrent import recurrent
+from attnspec.reference.recurrent import initial_state, recurrent
 from attnspec.reference.shapes import FloatArray, IntArray, check_rank
 
 
@@ -44,13 +44,14 @@ def bahdanau_step(
              -> logits [B,V], the next state, and alpha [B,S].
     Units:   logits are natural-log weights, alpha are shares. In a stack, s[t-1] in (1) is h of the last layer.
     Empty:   a source of length zero gives c and alpha of zero.
-    Errors:  those of embedding, additive_attention, recurrent, linear and padding_mask.
+    Errors:  those of embedding, additive_attention, recurrent, linear and state_mask.
     Source:  arXiv:1409.0473 sec. 3.1 and appendix A.2.2.
     Differs: the paper's cell is a GRU that resets before, and its logits also see the token and c, through maxout.
     """
     check_rank("tokens", np.asarray(tokens), "B")
-    mask = None if lengths is None else padding_mask(lengths, states.shape[1])[:, 0]
-    context, alpha = additive_attention(state[0][-1][:, None, :], states, part(parameters, "attention"), mask)
+    state = initial_state(part(parameters, "decoder"), np.shape(tokens)[0], cell, state)
+    mask, p = state_mask(lengths, states), part(parameters, "attention")
+    context, alpha = additive_attention(state[0][-1][:, None, :], states, p, mask)
     x = np.concatenate([embedding(tokens, part(parameters, "target.embedding"))[:, None, :], context], axis=2)
     out, state = recurrent(x, part(parameters, "decoder"), cell, state=state)
     return linear(out[:, 0], part(parameters, "output")), state, alpha[:, 0]
@@ -74,7 +75,7 @@ def bahdanau_logits(
     inputs = np.asarray(inputs)
     check_rank("inputs", inputs, "BT")
     states, state = bahdanau_start(source, parameters, cell, lengths)
-    logits = [np.zeros((inputs.shape[0], 0, np.shape(parameters["output.weight"])[0]))]  # T = 0 has nothing to join
+    logits = [linear(np.zeros((inputs.shape[0], 0, state[0].shape[2])), part(parameters, "output"))]  # T = 0 joins nothing
     alphas = [np.zeros((inputs.shape[0], 0, states.shape[1]))]
     for t in range(inputs.shape[1]):
         logit, state, alpha = bahdanau_step(inputs[:, t], state, states, parameters, cell, lengths)

@@ -5,8 +5,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from attnspec.reference.dtypes import check_integers
 from attnspec.reference.greedy_search import Step, check_limit, next_logits
-from attnspec.reference.shapes import FloatArray, IntArray
+from attnspec.reference.shapes import FloatArray, IntArray, check_rank
 from attnspec.reference.softmax import log_sum_exp
 from attnspec.reference.vocabulary import check_ids
 
@@ -29,7 +30,7 @@ def beam_search(
     Units:   natural logarithm; lengths count the end symbol. Of equal candidates the one of the better hypothesis and
              lower id wins. K = 1 is greedy search if alpha <= 0; else it looks beyond the first end_id.
     Empty:   if fewer than K sentences are possible, the rest is end_id with a score of -inf.
-    Errors:  ValueError if limit < 1 or beams < 1, and as in length_penalty and greedy_search.
+    Errors:  ValueError if limit < 1 or beams < 1, and as in length_penalty; those of greedy_search.
     Source:  arXiv:1409.3215 sec. 3.2; arXiv:1609.08144 sec. 7 for the length penalty; transformers' generate with
              early_stopping="never" for (2).
     Differs: no coverage penalty and no pruning, and the search never stops early, which can only drop worse sentences.
@@ -37,12 +38,13 @@ def beam_search(
     check_limit("limit", limit)
     check_limit("beams", beams)
     penalties = [length_penalty(t, alpha, offset) for t in range(1, limit + 1)]
-    starts = np.atleast_1d(np.asarray(start_id))
-    found = [
-        _search(step, reorder(state, np.array([b])), starts[b : b + 1], end_id, penalties, beams, reorder)
-        for b in range(starts.shape[0])
-    ]
-    return np.stack([tokens for tokens, _ in found]), np.stack([score for _, score in found])
+    starts = np.atleast_1d(check_integers("start_id", start_id, "ids are integers"))
+    check_rank("start_id", starts, "B")
+    found = [(np.zeros((0, beams, limit), dtype=np.int64), np.zeros((0, beams)))]  # B = 0 has nothing to join
+    for b in range(starts.shape[0]):
+        tokens, s = _search(step, reorder(state, np.array([b])), starts[b : b + 1], end_id, penalties, beams, reorder)
+        found.append((tokens[None], s[None]))
+    return np.concatenate([tokens for tokens, _ in found]), np.concatenate([s for _, s in found])
 
 
 def length_penalty(length: int, alpha: float, offset: float = 0.0) -> FloatArray:
@@ -53,10 +55,11 @@ def length_penalty(length: int, alpha: float, offset: float = 0.0) -> FloatArray
     Shapes:  -> a number, an array without axes.
     Units:   alpha = 0 compares sums of log p, alpha = 1 with offset = 0 their means.
     Empty:   length is at least 1, so a penalty is positive.
-    Errors:  ValueError if offset < 0.
+    Errors:  ValueError if offset < 0 or length < 1.
     Source:  arXiv:1609.08144 sec. 7, lp(Y), with offset = 5; transformers' length_penalty with offset = 0.
     Differs: the paper has no other offset.
     """
+    check_limit("length", length)
     if offset < 0:
         raise ValueError(f"offset={offset}: it is at least 0; pass 0 or 5")
     return np.asarray(np.power((offset + length) / (offset + 1), alpha))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from attnspec.reference.cell import Cell, State
+from attnspec.reference.cell import Cell, State, split_state
 from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.parameters import Gradients, Parameters, part, prefixed
 from attnspec.reference.reversed_source import reverse_source
@@ -21,13 +21,14 @@ def bidirectional(
     Units:   the first N outputs and state 0 are of the run from the left, the others of the run from the right, whose
              parameters are named reverse.input.weight and so on; reverse is reverse_source with the same lengths.
     Empty:   as in unroll.
-    Errors:  those of unroll.
+    Errors:  those of unroll and split_state.
     Source:  doi:10.1109/78.650093 (bidirectional recurrent neural networks); arXiv:1409.0473 sec. 3.2; torch.nn.LSTM.
     Differs: the second paper writes h with an arrow to the right or left for ahead and back.
     """
     ahead, back = _directions(parameters)
-    out_ahead, final_ahead = unroll(x, tuple(array[0] for array in state), ahead, cell, lengths)
-    out_back, final_back = unroll(reverse_source(x, lengths), tuple(array[1] for array in state), back, cell, lengths)
+    of_ahead, of_back = split_state(state, 2)
+    out_ahead, final_ahead = unroll(x, of_ahead, ahead, cell, lengths)
+    out_back, final_back = unroll(reverse_source(x, lengths), of_back, back, cell, lengths)
     out = np.concatenate([out_ahead, reverse_source(out_back, lengths)], axis=-1)
     return out, _paired(final_ahead, final_back)
 
@@ -44,21 +45,17 @@ def bidirectional_backward(
              state, and the gradients under the parameters' names and shapes.
     Units:   those of the cotangents over those of the input.
     Empty:   as in unroll_backward.
-    Errors:  those of unroll_backward; ShapeError if cotangent has not the shape of the outputs.
+    Errors:  those of unroll_backward and split_state; ShapeError if cotangent has not the shape of the outputs.
     Source:  the chain rule on (1) of bidirectional.
     Differs: n/a.
     """
     ahead, back = _directions(parameters)
-    (_, B, N), dout = state[0].shape, np.asarray(cotangent, dtype=np.float64)
-    check_cotangent(dout, (B, np.shape(x)[1], 2 * N))
-    of_ahead = unroll_backward(
-        x, tuple(array[0] for array in state), ahead, dout[..., :N],
-        tuple(array[0] for array in state_cotangent), cell, lengths,
-    )  # fmt: skip
-    of_back = unroll_backward(
-        reverse_source(x, lengths), tuple(array[1] for array in state), back, reverse_source(dout[..., N:], lengths),
-        tuple(array[1] for array in state_cotangent), cell, lengths,
-    )  # fmt: skip
+    starts, ends, dout = split_state(state, 2), split_state(state_cotangent, 2), np.asarray(cotangent, dtype=np.float64)
+    N = starts[0][0].shape[1]
+    check_cotangent(dout, (*np.shape(x)[:2], 2 * N))
+    of_ahead = unroll_backward(x, starts[0], ahead, dout[..., :N], ends[0], cell, lengths)
+    xs, douts = reverse_source(x, lengths), reverse_source(dout[..., N:], lengths)
+    of_back = unroll_backward(xs, starts[1], back, douts, ends[1], cell, lengths)
     dx = of_ahead[0] + reverse_source(of_back[0], lengths)
     return dx, _paired(of_ahead[1], of_back[1]), {**of_ahead[2], **prefixed("reverse", of_back[2])}
 

@@ -25,12 +25,12 @@ def bleu(
     Shapes:  hypotheses [B] sentences, references [B] lists of sentences -> a number, an array without axes.
     Units:   a share of 1; programs often report 100 times as much. Sentences are lists of words: cut them as you declare.
     Empty:   no word in common, or an order without a match and without smoothing, gives 0.
-    Errors:  ValueError if the corpus is empty, the two differ in length, a hypothesis has no reference, or smoothing is
-             none of the four.
+    Errors:  those of modified_precision; ValueError if smoothing is none of the four.
     Source:  Papineni et al., "BLEU" (ACL 2002), sec. 2.3; Chen and Cherry (WMT 2014), methods 1 to 3, for the smoothing.
     Differs: the paper has no smoothing. If no word matches, sacrebleu's rule is kept: 0 with any smoothing.
     """
-    _check(hypotheses, references, smoothing)
+    if smoothing not in ("none", "floor", "add-k", "exp"):
+        raise ValueError(f"smoothing={smoothing!r}: it is one of none, floor, add-k, exp; pass one of these")
     counts = [modified_precision(hypotheses, references, n) for n in range(1, 5)]
     precisions = _smoothed(counts, smoothing)
     if effective_order:
@@ -53,10 +53,12 @@ def modified_precision(
     Shapes:  hypotheses [B] sentences, references [B] lists of sentences -> matches, total.
     Units:   phrases.
     Empty:   a sentence of fewer than n words has no phrase.
-    Errors:  as in bleu, which checks them.
+    Errors:  ValueError if n < 1, the corpus is empty, the two differ in length, or a hypothesis has no reference;
+             TypeError if a sentence is a string.
     Source:  Papineni et al., "BLEU" (ACL 2002), sec. 2.1, 2.1.1.
     Differs: numerator and denominator are given apart, for they are added up over the corpus first.
     """
+    _check(hypotheses, references, n)
     matches = total = 0
     for words, accepted in zip(hypotheses, references, strict=True):
         counts, limits = _phrases(words, n), [_phrases(reference, n) for reference in accepted]
@@ -73,10 +75,12 @@ def brevity_penalty(length: int, reference_length: int) -> FloatArray:
     Shapes:  -> a number, an array without axes.
     Units:   a share of 1; lengths count words, of each reference the closest one, and the shorter of two equally close.
     Empty:   a corpus without a word has 0.
-    Errors:  none.
+    Errors:  ValueError if a length is negative.
     Source:  Papineni et al., "BLEU" (ACL 2002), sec. 2.2.2, 2.3.
     Differs: the paper does not say which of two equally close references counts.
     """
+    if min(length, reference_length) < 0:
+        raise ValueError(f"length={length}, reference_length={reference_length}: they count words; pass numbers from 0 up")
     if length == 0:
         return np.zeros(())
     return np.asarray(np.minimum(1.0, np.exp(1 - reference_length / length)))
@@ -98,9 +102,12 @@ def _phrases(words: Words, n: int) -> dict[tuple[str, ...], int]:
     return {phrase: phrases.count(phrase) for phrase in phrases}
 
 
-def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]], smoothing: Smoothing) -> None:
+def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]], n: int) -> None:
     if len(hypotheses) != len(references) or not hypotheses or not all(references):
         rule = "a corpus has a hypothesis, and each hypothesis has a list of at least one reference"
         raise ValueError(f"{len(hypotheses)} hypotheses, {len(references)} lists of references: {rule}; pair them up")
-    if smoothing not in ("none", "floor", "add-k", "exp"):
-        raise ValueError(f"smoothing={smoothing!r}: it is one of none, floor, add-k, exp; pass one of these")
+    for words in (*hypotheses, *(reference for accepted in references for reference in accepted)):
+        if isinstance(words, str):
+            raise TypeError(f"sentence={words!r}: it is a sequence of words; pass its split()")
+    if n < 1:
+        raise ValueError(f"n={n}: a phrase has at least 1 word; pass n >= 1")

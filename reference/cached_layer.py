@@ -5,11 +5,14 @@ from typing import TypeAlias
 import numpy as np
 
 from attnspec.reference.attention import attention
+from attnspec.reference.decoder import CROSS
+from attnspec.reference.encoder import SUBLAYERS
+from attnspec.reference.layers import check_parts
 from attnspec.reference.linear import linear
-from attnspec.reference.multi_head import merge_heads, project_heads
-from attnspec.reference.parameters import Parameters, part
+from attnspec.reference.multi_head import BIASES, WEIGHTS, merge_heads, project_heads
+from attnspec.reference.parameters import Parameters, check_names, part
 from attnspec.reference.residual import Norm, NormOptions, Order, add_and_norm, normalise
-from attnspec.reference.shapes import FloatArray
+from attnspec.reference.shapes import FloatArray, ShapeError
 from attnspec.reference.sublayers import feed_forward_sublayer
 from attnspec.reference.token_position import MultiHeadOptions
 
@@ -24,10 +27,11 @@ def keys_values(memory: FloatArray, parameters: Parameters, how: MultiHeadOption
     Shapes:  memory [B,S,M]; parameters are those of multi_head_attention -> k [B,G,S,D], v [B,G,S,E].
     Units:   how has the options of multi_head_attention, of which heads, kv_heads and rotary are read.
     Empty:   B and S may be zero.
-    Errors:  those of project_heads.
+    Errors:  ValueError if a weight is missing or a name is unknown; those of project_heads.
     Source:  arXiv:1911.02150 sec. 2.4, incremental attention.
     Differs: n/a.
     """
+    check_names(parameters, WEIGHTS, BIASES)
     G = how["heads"] if how["kv_heads"] is None else how["kv_heads"]
     k = project_heads(memory, parameters, "k", G, how["rotary"])
     return k, project_heads(memory, parameters, "v", G)
@@ -63,17 +67,27 @@ def cached_layer(
              k [B,G,S,D], v [B,G,S,E].
     Units:   how and cross have the options of multi_head_attention, with a mask [B,1,T,S] in how.
     Empty:   with an empty past this is decoder_layer.
-    Errors:  those of look_up, add_and_norm and feed_forward_sublayer.
+    Errors:  those of keys_values, look_up, add_and_norm and feed_forward_sublayer; ValueError as in
+             check_parts; ShapeError if the past has another B, G, D or E.
     Source:  arXiv:1911.02150 sec. 2.4, incremental attention.
     Differs: n/a. Nothing is written to the past: found has new arrays.
     """
+    check_parts(parameters, SUBLAYERS if memory is None else (*SUBLAYERS, *CROSS))
     p, of_norm = part(parameters, "attention"), part(parameters, "attention_norm")
     y = x if order == "post" else normalise(x, of_norm, norm, eps)
     k, v = keys_values(y, p, how)
-    found = np.concatenate([past[0], k], axis=2), np.concatenate([past[1], v], axis=2)
+    found = _joined(past[0], k), _joined(past[1], v)
     options: NormOptions = {"order": order, "norm": norm, "eps": eps}
     x = add_and_norm(x, lambda z: look_up(z, found, p, how), of_norm, **options)
     if memory is not None:
         q = part(parameters, "cross")
         x = add_and_norm(x, lambda z: look_up(z, memory, q, cross), part(parameters, "cross_norm"), **options)
     return feed_forward_sublayer(x, parameters, activation, **options), found
+
+
+def _joined(past: FloatArray, new: FloatArray) -> FloatArray:
+    """Keys or values of past and new tokens, [B,G,S,D]."""
+    if (*past.shape[:2], *past.shape[3:]) != (*new.shape[:2], new.shape[3]):
+        rule = f"the past has B, G and D of the new tokens {new.shape}"
+        raise ShapeError(f"past.shape={past.shape}: {rule}; start the cache with the same batch, weights and options")
+    return np.concatenate([past, new], axis=2)

@@ -2,6 +2,8 @@
 
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from attnspec.reference.gru import gru_cell
 from attnspec.reference.gru_backward import gru_backward
 from attnspec.reference.lstm import lstm_cell
@@ -9,7 +11,7 @@ from attnspec.reference.lstm_backward import lstm_backward
 from attnspec.reference.parameters import Gradients, Parameters
 from attnspec.reference.rnn import rnn_cell
 from attnspec.reference.rnn_backward import rnn_backward
-from attnspec.reference.shapes import FloatArray
+from attnspec.reference.shapes import FloatArray, check_rank, check_size
 
 Cell: TypeAlias = Literal["rnn", "rnn_relu", "lstm", "gru", "gru_reset_before"]
 State: TypeAlias = tuple[FloatArray, ...]
@@ -80,3 +82,22 @@ def check_state(state: State, cell: Cell) -> None:
     if len(state) != len(STATE[cell]):
         rule = f"the state of {cell} is {'(h, c)' if cell == 'lstm' else '(h,)'}"
         raise ValueError(f"a state of {len(state)} arrays: {rule}; pass a tuple of {len(STATE[cell])}")
+
+
+def split_state(state: State, runs: int) -> list[State]:
+    """Takes the state of each run of a layer.
+
+        split_state[r] = state[r],  r = 0..runs-1                                        (1)
+
+    Shapes:  each array of the state [R,B,N] -> R states, each array [B,N].
+    Units:   R is runs: 1 for a layer of one direction, 2 for one of both.
+    Empty:   B and N may be zero.
+    Errors:  ShapeError if an array of the state is not of R runs.
+    Source:  the order of the states of torch.nn.LSTM.
+    Differs: n/a.
+    """
+    arrays = [np.asarray(array, dtype=np.float64) for array in state]
+    for array in arrays:
+        check_rank("state", array, "RBN")
+        check_size("R", "state", array.shape[0], "the layer", runs)
+    return [tuple(array[run] for array in arrays) for run in range(runs)]

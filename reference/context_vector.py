@@ -3,8 +3,8 @@
 import numpy as np
 
 from attnspec.reference.cotangent import check_cotangent
-from attnspec.reference.mask import visible_keys
-from attnspec.reference.shapes import BoolArray, FloatArray, check_broadcasts, check_rank, check_size
+from attnspec.reference.mask import padding_mask, visible_keys
+from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, check_broadcasts, check_rank, check_size
 from attnspec.reference.softmax import softmax
 from attnspec.reference.softmax_backward import softmax_backward
 
@@ -50,6 +50,26 @@ def context_vectors_backward(
     dstates: FloatArray = np.einsum("bts,btn->bsn", weights, do)
     dweights = np.einsum("btn,bsn->bts", do, states)
     return softmax_backward(_visible(energies, states, mask), dweights), dstates
+
+
+def state_mask(lengths: IntArray | None, states: FloatArray) -> BoolArray | None:
+    """Hides the padding of the encoder's states from every step.
+
+        mask[b, 0, s] = s < lengths[b], or no mask without lengths                       (1)
+
+    Shapes:  lengths [B]  states [B,S,N] -> [B,1,S].
+    Units:   lengths count states; booleans, True = may attend.
+    Empty:   a source of length zero has a row of False.
+    Errors:  ShapeError if states has not three axes or B differs; those of padding_mask.
+    Source:  docs/notation.md, arrays.
+    Differs: n/a.
+    """
+    check_rank("states", np.asarray(states), "BSN")
+    if lengths is None:
+        return None
+    mask = padding_mask(lengths, np.shape(states)[1])[:, 0]
+    check_size("B", "states", np.shape(states)[0], "lengths", mask.shape[0])
+    return mask
 
 
 def _visible(energies: FloatArray, states: FloatArray, mask: BoolArray | None) -> FloatArray:

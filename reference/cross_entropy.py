@@ -94,4 +94,4 @@ def _checked(logits: FloatArray, targets: IntArray, padding_id: int | None, smoo
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing={smoothing}: it is a share of the target, in [0, 1]; pass 0 for none")
     real = np.ones(targets.shape, dtype=np.bool_) if padding_id is None else targets != padding_id
-    return check_ids("targets", np.where(real, targets, 0), shape[-1]), real
+    return check_ids("targets", np.where(real, targets, np.zeros_like(targets)), shape[-1]), real

@@ -36,7 +36,7 @@ def decoder_layer(
              cross is given where memory is. options are those of add_and_norm.
     Empty:   a memory of no visible token adds the bias of cross.o, or nothing without one.
     Errors:  those of encoder_layer and of the sub-layers.
-    Source:  arXiv:1706.03762 sec. 3.1, decoder; without a memory arXiv:1801.10198 sec. 4.2.
+    Source:  arXiv:1706.03762 sec. 3.1, decoder; without a memory arXiv:1801.10198 sec. 4.2.3.
     Differs: as in encoder_layer.
     """
     if memory is None or cross is None:

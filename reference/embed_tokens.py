@@ -1,5 +1,7 @@
 """How tokens enter a Transformer: their embeddings, scaled if asked, plus positions, and a norm if there is one."""
 
+from typing import get_args
+
 import numpy as np
 
 from attnspec.reference.embedding import embedding, embedding_backward
@@ -7,7 +9,7 @@ from attnspec.reference.layers import check_parts
 from attnspec.reference.learned_position import learned_position, learned_position_backward
 from attnspec.reference.parameters import Gradients, Parameters, part, prefixed
 from attnspec.reference.residual import Norm, normalise, normalise_backward
-from attnspec.reference.shapes import FloatArray, IntArray
+from attnspec.reference.shapes import FloatArray, IntArray, check_rank, check_size
 from attnspec.reference.sinusoidal_position import sinusoidal_position
 from attnspec.reference.token_position import Positions
 
@@ -25,8 +27,8 @@ def embed_tokens(
     Shapes:  ids, places [B,T]  embedding.weight [V,M]  position.weight [P,M] if learned -> [B,T,M].
     Units:   places count tokens from 0. Rotary and ALiBi positions add nothing here: they are the attention's.
     Empty:   B and T may be zero; without parameters embedding_norm.* there is no norm.
-    Errors:  ValueError if parts are missing or unknown; those of embedding, learned_position, sinusoidal_position and
-             normalise.
+    Errors:  ValueError if parts are missing or unknown, or positions unknown; ShapeError if arrays do not fit; those of
+             embedding, learned_position, sinusoidal_position and normalise.
     Source:  arXiv:1706.03762 sec. 3.4, 3.5; arXiv:1810.04805 sec. 3 for learned positions.
     Differs: the first paper has no norm here; BERT's token types are another table to add.
     """
@@ -63,13 +65,23 @@ def _summed(
     ids: IntArray, places: IntArray, parameters: Parameters, scale_embeddings: bool, positions: Positions | None
 ) -> FloatArray:
     """What the norm sees: embeddings plus positions."""
+    if positions is not None and positions not in get_args(Positions):
+        raise ValueError(f"positions={positions!r}: it is one of {', '.join(get_args(Positions))} or None; pass one of these")
+    check_rank("ids", np.asarray(ids), "BT")
+    check_rank("places", np.asarray(places), "BT")
+    for axis, letter in enumerate("BT"):
+        check_size(letter, "ids", np.shape(ids)[axis], "places", np.shape(places)[axis])
     learned = ("position",) if positions == "learned" else ()
     check_parts(parameters, ("embedding", *learned), ("embedding_norm",))
     x = embedding(ids, part(parameters, "embedding"))
     x = x * _factor(x, scale_embeddings)
     if positions == "sinusoidal":
         return x + sinusoidal_position(places, x.shape[-1])
-    return x + learned_position(places, part(parameters, "position")) if positions == "learned" else x
+    if positions != "learned":
+        return x
+    added = learned_position(places, part(parameters, "position"))
+    check_size("M", "embedding.weight", x.shape[-1], "position.weight", added.shape[-1])
+    return x + added
 
 
 def _factor(x: FloatArray, scaled: bool) -> float:

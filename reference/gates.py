@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.linear import linear, linear_backward
 from attnspec.reference.parameters import Gradients, Parameters, check_names, part, prefixed
 from attnspec.reference.shapes import FloatArray, ShapeError, check_rank, check_size
@@ -43,10 +44,13 @@ def gate_sums_backward(
     Shapes:  x [B,M]  h [B,N]  dinput, dhidden [gates,B,N] -> dx [B,M], dh [B,N] and the gradients of the parameters.
     Units:   those of the cotangents times those of the other factor.
     Empty:   no rows give gradients of zero.
-    Errors:  those of linear_backward.
+    Errors:  those of gate_sums; ShapeError if a cotangent has not the shape of the sums.
     Source:  the chain rule on (1) of gate_sums.
     Differs: n/a.
     """
+    dinput, dhidden = np.asarray(dinput, dtype=np.float64), np.asarray(dhidden, dtype=np.float64)
+    for cotangent, sums in zip((dinput, dhidden), gate_sums(x, h, parameters, len(dinput)), strict=True):
+        check_cotangent(cotangent, sums.shape, "the sums")
     gates, B, N = dinput.shape
     rows_input = np.swapaxes(dinput, 0, 1).reshape(B, gates * N)
     rows_hidden = np.swapaxes(dhidden, 0, 1).reshape(B, gates * N)

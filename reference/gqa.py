@@ -17,6 +17,7 @@ def repeat_heads(x: FloatArray, H: int) -> FloatArray:
     Source:  arXiv:2305.13245 sec. 2.2.
     Differs: the paper does not number the heads; each is repeated, not tiled (docs/notation.md).
     """
+    x = np.asarray(x, dtype=np.float64)
     check_groups(H, x.shape[1])
     return np.repeat(x, H // x.shape[1], axis=1)
 
@@ -33,6 +34,7 @@ def sum_groups(x: FloatArray, G: int) -> FloatArray:
     Source:  arXiv:2305.13245 sec. 2.2, differentiated.
     Differs: the paper has no gradients.
     """
+    x = np.asarray(x, dtype=np.float64)
     B, H = x.shape[:2]
     check_groups(H, G)
     out: FloatArray = np.sum(x.reshape(B, G, H // G, *x.shape[2:]), axis=2)

@@ -5,7 +5,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attnspec.reference.shapes import FloatArray, IntArray, ShapeError
+from attnspec.reference.dtypes import check_integers
+from attnspec.reference.shapes import FloatArray, IntArray, ShapeError, check_rank
 from attnspec.reference.vocabulary import check_ids
 
 # step(token [B], state) -> logits [B,V] of the next token, and the state after it; the old state is left as it was.
@@ -21,12 +22,14 @@ def greedy_search(step: Step, state: Any, start_id: int | IntArray, end_id: int,
     Shapes:  start_id is a number (B = 1) or [B]; state belongs to the same B -> [B,T] with T <= limit.
     Units:   the start symbol is not part of the result, the end symbol is. Of equal logits the lowest id wins.
     Empty:   a model that never ends is cut after limit words.
-    Errors:  ValueError if limit < 1 or end_id is out of range; ShapeError if step does not give [B,V].
+    Errors:  ValueError if limit < 1 or end_id is out of range; TypeError if start_id
+             is no integer; ShapeError if step does not give [B,V] or start_id has two axes.
     Source:  the lecture notes, prediction; arXiv:1409.3215 sec. 3.2 with a beam of 1.
     Differs: n/a.
     """
     check_limit("limit", limit)
-    token = np.atleast_1d(np.asarray(start_id))
+    token = np.atleast_1d(check_integers("start_id", start_id, "ids are integers"))
+    check_rank("start_id", token, "B")
     ended, tokens = np.zeros(token.shape, dtype=np.bool_), []
     for _ in range(limit):
         logits, state = next_logits(step, token, state)

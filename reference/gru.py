@@ -42,8 +42,8 @@ def gru_gates(
     Units:   r and z are shares, n is between -1 and 1.
     Empty:   B, M and N may be zero.
     Errors:  those of gate_sums; ValueError if reset is neither after nor before.
-    Source:  arXiv:1406.1078 sec. 2.3, which resets before the product with U_n; torch.nn.GRUCell, which resets after it.
-    Differs: the paper writes h~ for n and has no biases.
+    Source:  arXiv:1406.1078v3 sec. 2.3, which resets before the product with U_n; torch.nn.GRUCell, which resets after it.
+    Differs: the paper writes h~ for n, and no biases.
     """
     if reset not in ("after", "before"):
         raise ValueError(f"reset={reset!r}: it is after or before the product with U_n; pass one of these")

@@ -5,8 +5,9 @@ from typing import TypedDict, Unpack
 import numpy as np
 
 from attnspec.reference.cached_layer import KeysValues, cached_layer, keys_values
+from attnspec.reference.dtypes import check_indices
 from attnspec.reference.embed_tokens import embed_tokens
-from attnspec.reference.layers import layers
+from attnspec.reference.layers import check_parts, layers
 from attnspec.reference.parameters import Parameters, part
 from attnspec.reference.residual import normalise
 from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, check_rank, check_size
@@ -41,16 +42,18 @@ def empty_cache(
     Shapes:  memory [B,S,M], or None without a source  memory_mask [B,S]; parameters are those of transformer.
     Units:   memory_mask is True at real tokens.
     Empty:   B may be zero.
-    Errors:  those of layers, real_tokens and keys_values.
+    Errors:  those of layers, embed_tokens, real_tokens and keys_values.
     Source:  arXiv:1911.02150 sec. 2.4, incremental attention.
     Differs: n/a.
     """
-    _, of_attention = split_options(**split_embedding_options(**options)[1])
+    of_embedding, of_stack = split_embedding_options(**options)
+    _, of_attention = split_options(**of_stack)
     real, stack = np.ones((B, 0), dtype=np.bool_), layers(part(parameters, "decoder"), "norm")
+    none = np.zeros((B, 0), dtype=np.int64)
+    x = embed_tokens(none, none, tied_part(parameters, "target", "embedding.weight"), **of_embedding)
     how = self_attention_options(real, 0, causal=True, **of_attention)
     cross = cross_attention_options(how, real)
-    attentions = [part(layer, "attention") for layer in stack]
-    past = [keys_values(np.zeros((B, 0, np.shape(p["k.weight"])[1])), p, how) for p in attentions]
+    past = [keys_values(x, part(layer, "attention"), how) for layer in stack]
     if memory is None:
         return {"real": real, "past": past, "memory_real": real, "memory": []}
     memory_real = real_tokens(memory_mask, "memory_mask", np.shape(memory))
@@ -69,11 +72,12 @@ def extend(
     Shapes:  tokens, mask [B,T] -> logits [B,T,V], and a cache whose past is longer by T.
     Units:   as in transformer; options are the ones that the cache was started with.
     Empty:   no tokens give no logits.
-    Errors:  those of decode; ShapeError if B differs from the cache's.
+    Errors:  those of decode; ShapeError if B differs from the cache's; ValueError if a part is unknown.
     Source:  arXiv:1911.02150 sec. 2.4, incremental attention.
     Differs: n/a. The cache passed in is left as it is: steps from it can be taken again, or in another way.
     """
     check_rank("tokens", np.asarray(tokens), "BT")
+    check_parts(parameters, (), ("source", "encoder", "target", "decoder", "output"))
     (B, T), real = np.shape(tokens), cache["real"]
     check_size("B", "tokens", B, "the cache", real.shape[0])
     real = np.concatenate([real, real_tokens(mask, "mask", (B, T))], axis=1)
@@ -100,10 +104,11 @@ def reorder(cache: Cache, index: IntArray) -> Cache:
     Shapes:  index [B'] -> a cache of B' rows.
     Units:   index counts rows from 0.
     Empty:   an empty index leaves no row.
-    Errors:  IndexError if a row does not exist.
+    Errors:  ValueError if a row does not exist; TypeError if index does not hold integers.
     Source:  arXiv:1609.08144 sec. 7, beam search.
     Differs: n/a.
     """
+    index = check_indices("index", index, "rows", "B", cache["real"].shape[0], "pass rows of the cache")
     real, memory_real = np.take(cache["real"], index, axis=0), np.take(cache["memory_real"], index, axis=0)
     past, memory = _rows(cache["past"], index), _rows(cache["memory"], index)
     return {"real": real, "past": past, "memory_real": memory_real, "memory": memory}

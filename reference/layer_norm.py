@@ -17,7 +17,7 @@ def layer_norm(x: FloatArray, parameters: Parameters, eps: float = 1e-5) -> Floa
     Shapes:  x [...,M]  weight [M]  bias [M], optional -> [...,M].
     Units:   eps has those of x squared; the variance is the biased one, divided by M.
     Empty:   any other axis may be zero; a mean needs M > 0.
-    Errors:  ValueError if weight is missing or a name unknown; ShapeError if M differs or is zero.
+    Errors:  ValueError if weight is missing, a name unknown, or eps < 0; ShapeError if M differs or is zero.
     Source:  arXiv:1607.06450 eq. 3 for (3), eq. 4 for (1), (2).
     Differs: the paper has no eps; without it a position of equal numbers would be 0 / 0.
     """
@@ -68,15 +68,32 @@ def per_channel(name: str, parameters: Parameters, x: FloatArray) -> FloatArray:
     Differs: n/a.
     """
     array = np.asarray(parameters[name], dtype=np.float64)
-    if x.shape[-1] == 0:
+    if x.shape[-1:] in ((), (0,)):
         raise ShapeError(f"x.shape={x.shape}: a norm takes means over the last axis, so M > 0; pass at least one channel")
     if array.shape != x.shape[-1:]:
         raise ShapeError(f"{name}.shape={array.shape}: it has one entry for each channel of x; pass {x.shape[-1:]}")
     return array
 
 
+def check_eps(eps: float) -> None:
+    """Refuses a number that could turn a variance negative.
+
+        eps >= 0                                                                         (1)
+
+    Shapes:  n/a.
+    Units:   those of x squared.
+    Empty:   with eps = 0 a position of equal numbers is 0 / 0, which is NaN.
+    Errors:  ValueError if eps < 0.
+    Source:  arXiv:1607.06450 eq. 4, a square root.
+    Differs: n/a.
+    """
+    if not eps >= 0:
+        raise ValueError(f"eps={eps}: it is added to a variance, so it is at least 0; pass 1e-5")
+
+
 def _normalised(x: FloatArray, eps: float) -> tuple[FloatArray, FloatArray]:
     """n as in (2) of layer_norm, and its denominator."""
+    check_eps(eps)
     centred = x - np.mean(x, axis=-1, keepdims=True)
     deviation = np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)
     return centred / deviation, deviation

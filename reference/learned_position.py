@@ -3,6 +3,7 @@
 import numpy as np
 
 from attnspec.reference.cotangent import check_cotangent
+from attnspec.reference.dtypes import check_indices
 from attnspec.reference.parameters import Gradients, Parameters, check_names
 from attnspec.reference.shapes import FloatArray, IntArray, check_rank
 
@@ -20,8 +21,8 @@ def learned_position(positions: IntArray, parameters: Parameters) -> FloatArray:
     Source:  arXiv:1706.03762 sec. 3.5; arXiv:1705.03122 sec. 3.1.
     Differs: n/a. A position out of range raises; it is neither wrapped nor cut.
     """
-    weight = _checked(positions, parameters)
-    return np.take(weight, np.asarray(positions), axis=0)
+    weight, positions = _checked(positions, parameters)
+    return np.take(weight, positions, axis=0)
 
 
 def learned_position_backward(positions: IntArray, parameters: Parameters, cotangent: FloatArray) -> Gradients:
@@ -36,23 +37,17 @@ def learned_position_backward(positions: IntArray, parameters: Parameters, cotan
     Source:  the chain rule on (1) of learned_position.
     Differs: n/a.
     """
-    positions, do = np.asarray(positions), np.asarray(cotangent, dtype=np.float64)
-    P, M = _checked(positions, parameters).shape
+    (weight, positions), do = _checked(positions, parameters), np.asarray(cotangent, dtype=np.float64)
+    P, M = weight.shape
     check_cotangent(do, (*positions.shape, M))
     looked_up = np.where(np.reshape(positions, (-1, 1)) == np.arange(P), 1.0, 0.0)
     return {"weight": np.einsum("np,nm->pm", looked_up, np.reshape(do, (positions.size, M)))}
 
 
-def _checked(positions: IntArray, parameters: Parameters) -> FloatArray:
-    """The weights, after positions and names were checked."""
+def _checked(positions: IntArray, parameters: Parameters) -> tuple[FloatArray, IntArray]:
+    """The weights and the positions, after the checks."""
     check_names(parameters, ("weight",))
-    weight, positions = np.asarray(parameters["weight"], dtype=np.float64), np.asarray(positions)
+    weight = np.asarray(parameters["weight"], dtype=np.float64)
     check_rank("weight", weight, "PM")
-    if not np.issubdtype(positions.dtype, np.integer):
-        raise TypeError(f"positions.dtype={positions.dtype}: positions count tokens; pass integers")
-    outside = (positions < 0) | (positions >= weight.shape[0])
-    if np.any(outside):
-        place = tuple(int(index) for index in np.argwhere(outside)[0])
-        rule = f"it lies in 0..P-1 with P={weight.shape[0]}"
-        raise ValueError(f"positions{list(place)}={positions[place]}: {rule}; shorten the text or learn more positions")
-    return weight
+    fix = "shorten the text or learn more positions"
+    return weight, check_indices("positions", positions, "positions", "P", weight.shape[0], fix)

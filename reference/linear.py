@@ -15,13 +15,15 @@ def linear(x: FloatArray, parameters: Parameters) -> FloatArray:
     Shapes:  x [...,M]  weight [F,M]  bias [F], optional -> [...,F].
     Units:   any.
     Empty:   M = 0 gives the bias.
-    Errors:  ValueError if weight is missing or a name unknown; ShapeError if M or F differs.
+    Errors:  ValueError if weight is missing or a name unknown; ShapeError if x has no axis, or M or F differs.
     Source:  arXiv:1706.03762 sec. 3.2.2 and 3.3.
     Differs: the paper multiplies by a matrix from the right; weight is its transpose, as in torch.nn.Linear.
     """
     check_names(parameters, ("weight",), ("bias",))
     x, weight = np.asarray(x, dtype=np.float64), np.asarray(parameters["weight"], dtype=np.float64)
     check_rank("weight", weight, "FM")
+    if x.ndim == 0:
+        raise ShapeError(f"x.shape={x.shape}: it has a last axis of M={weight.shape[1]} channels; pass a vector")
     check_size("M", "the input of weight", x.shape[-1], "weight", weight.shape[1])
     out: FloatArray = np.einsum("...m,fm->...f", x, weight)
     if "bias" not in parameters:

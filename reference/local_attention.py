@@ -59,8 +59,9 @@ def local_attention(
     if positions.shape != np.shape(queries)[:2]:
         rule = f"there is one for each query, [B,T] = {np.shape(queries)[:2]}"
         raise ShapeError(f"positions.shape={positions.shape}: {rule}; pass those of predicted_positions")
-    distance = np.arange(np.shape(states)[1]) - positions[..., None]
-    energies = np.where(np.abs(distance) <= radius, luong_scores(queries, states, parameters, score), -np.inf)
+    rated = luong_scores(queries, states, parameters, score)
+    distance = np.arange(rated.shape[2]) - positions[..., None]
+    energies = np.where(np.abs(distance) <= radius, rated, -np.inf)
     _, align = context_vectors(energies, states, mask)
     weights = align * np.exp(-2 * np.square(distance / radius))
     context: FloatArray = np.einsum("bts,bsn->btn", weights, np.asarray(states, dtype=np.float64))

@@ -3,14 +3,14 @@
 import numpy as np
 
 from attnspec.reference.cell import Cell, State
+from attnspec.reference.context_vector import state_mask
 from attnspec.reference.embedding import embedding
 from attnspec.reference.encoder_decoder import PARTS, check_parts, encode
 from attnspec.reference.linear import linear
 from attnspec.reference.luong_attention import Score, attentional_states, luong_attention
-from attnspec.reference.mask import padding_mask
 from attnspec.reference.parameters import Parameters, part
-from attnspec.reference.recurrent import recurrent
-from attnspec.reference.shapes import FloatArray, IntArray, check_rank
+from attnspec.reference.recurrent import initial_state, recurrent
+from attnspec.reference.shapes import FloatArray, IntArray, ShapeError, check_rank
 
 
 def luong_start(
@@ -47,14 +47,19 @@ def luong_step(
              -> logits [B,V], the next state, and alpha [B,S].
     Units:   logits are natural-log weights, alpha are shares. In a stack, s[t] in (2) is h of the last layer.
     Empty:   a source of length zero gives c and alpha of zero.
-    Errors:  those of embedding, recurrent, luong_attention, attentional_states, linear and padding_mask.
+    Errors:  those of embedding, recurrent, luong_attention, attentional_states, linear and state_mask; ShapeError if the
+             state is not that of luong_start.
     Source:  arXiv:1508.04025 sec. 3.1 and, for input feeding, sec. 3.3.
     Differs: the paper has no b; its first model does not feed s~.
     """
     check_rank("tokens", np.asarray(tokens), "B")
+    layers = initial_state(part(parameters, "decoder"), np.shape(tokens)[0], cell, state[:-1])
+    if np.shape(state[-1]) != layers[0][:1].shape:
+        rule = f"the last of the state is s~, [1,B,N] = {layers[0][:1].shape}"
+        raise ShapeError(f"state[-1].shape={np.shape(state[-1])}: {rule}; pass the state of luong_start")
     x = embedding(tokens, part(parameters, "target.embedding"))[:, None, :]
     x = np.concatenate([x, np.swapaxes(state[-1], 0, 1)], axis=2) if input_feeding else x
-    out, layers = recurrent(x, part(parameters, "decoder"), cell, state=state[:-1])
+    out, layers = recurrent(x, part(parameters, "decoder"), cell, state=layers)
     joined, alpha = _read(out, states, parameters, score, lengths)
     return linear(joined[:, 0], part(parameters, "output")), (*layers, np.swapaxes(joined, 0, 1)), alpha[:, 0]
 
@@ -83,7 +88,7 @@ def luong_logits(
         out, _ = recurrent(x, part(parameters, "decoder"), cell, state=state[:-1])
         joined, alpha = _read(out, states, parameters, score, lengths)
         return linear(joined, part(parameters, "output")), alpha
-    logits = [np.zeros((inputs.shape[0], 0, np.shape(parameters["output.weight"])[0]))]  # T = 0 has nothing to join
+    logits = [linear(np.zeros((inputs.shape[0], 0, state[0].shape[2])), part(parameters, "output"))]  # T = 0 joins nothing
     alphas = [np.zeros((inputs.shape[0], 0, states.shape[1]))]
     for t in range(inputs.shape[1]):
         logit, state, alpha = luong_step(inputs[:, t], state, states, parameters, cell, score, lengths)
@@ -97,6 +102,5 @@ def _read(
     """(2) for any number of steps."""
     attention = part(parameters, "attention")
     rating = {name: array for name, array in attention.items() if not name.startswith("combine.")}
-    mask = None if lengths is None else padding_mask(lengths, states.shape[1])[:, 0]
-    context, alpha = luong_attention(out, states, rating, score, mask)
+    context, alpha = luong_attention(out, states, rating, score, state_mask(lengths, states))
     return attentional_states(context, out, part(attention, "combine")), alpha

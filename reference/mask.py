@@ -4,6 +4,7 @@ from typing import get_args
 
 import numpy as np
 
+from attnspec.reference.dtypes import check_booleans, check_integers
 from attnspec.reference.shapes import Alignment, BoolArray, FloatArray, IntArray, Side, check_broadcasts, check_rank
 
 
@@ -49,11 +50,11 @@ def padding_mask(lengths: IntArray, S: int) -> BoolArray:
     Shapes:  lengths [B] -> [B,1,1,S].
     Units:   lengths count keys; booleans, True = may attend.
     Empty:   a sequence of length zero has a row of False.
-    Errors:  ShapeError if lengths has not one axis; ValueError if a length is not in 0..S.
+    Errors:  ShapeError if lengths has not one axis; ValueError if a length is not in 0..S; TypeError if it is no integer.
     Source:  docs/notation.md, arrays.
     Differs: n/a.
     """
-    lengths = np.asarray(lengths)
+    lengths = check_integers("lengths", lengths, "lengths count keys")
     check_rank("lengths", lengths, "B")
     if np.any((lengths < 0) | (lengths > S)):
         raise ValueError(f"lengths={lengths.tolist()}: each lies in 0..S with S={S}; clip them or pass a larger S")
@@ -81,10 +82,7 @@ def visible_keys(
         if array is not None:
             check_broadcasts(name, np.shape(array)[-2:], "TS", (T, S))
     if mask is not None:
-        if np.asarray(mask).dtype != np.bool_:
-            rule = "it is boolean, True = may attend"
-            raise TypeError(f"mask.dtype={np.asarray(mask).dtype}: {rule}; pass numbers as bias, or mask.astype(bool)")
-        visible = visible & mask
+        visible = visible & check_booleans("mask", mask, "may attend", "pass numbers as bias, or mask.astype(bool)")
     if bias is not None:
         visible = visible & (np.asarray(bias) != -np.inf)  # not `>`: a NaN must show up in the result, not hide a key
     if causal is not None:
@@ -102,11 +100,11 @@ def additive_mask(mask: BoolArray) -> FloatArray:
     Shapes:  mask [...] -> the same shape.
     Units:   natural-log weights: exp(0) = 1 keeps a key, exp(-inf) = 0 hides it.
     Empty:   an empty row is a row of -inf.
-    Errors:  n/a.
+    Errors:  TypeError if mask is not boolean.
     Source:  arXiv:1706.03762 sec. 3.2.3.
     Differs: n/a.
     """
-    return np.where(mask, 0.0, -np.inf)
+    return np.where(check_booleans("mask", mask, "may attend", "pass mask.astype(bool)"), 0.0, -np.inf)
 
 
 def _positions(T: int, S: int, alignment: Alignment) -> IntArray:

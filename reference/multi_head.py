@@ -37,6 +37,7 @@ def split_heads(x: FloatArray, heads: int) -> FloatArray:
     """
     if heads < 1:
         raise ValueError(f"heads={heads}: there is at least 1 head; pass heads >= 1")
+    x = np.asarray(x, dtype=np.float64)
     check_rank("x", x, "BTM")
     B, T, M = x.shape
     if M % heads:
@@ -56,6 +57,7 @@ def merge_heads(x: FloatArray) -> FloatArray:
     Source:  arXiv:1706.03762 sec. 3.2.2, Concat.
     Differs: n/a.
     """
+    x = np.asarray(x, dtype=np.float64)
     check_rank("x", x, "BHTE")
     B, H, T, E = x.shape
     return x.swapaxes(1, 2).reshape(B, T, H * E)

@@ -6,7 +6,7 @@ import numpy as np
 
 from attnspec.reference.attention import scores
 from attnspec.reference.gqa import repeat_heads
-from attnspec.reference.shapes import FloatArray, ScoreOptions, check_size, check_values
+from attnspec.reference.shapes import FloatArray, ScoreOptions, ShapeError, check_values
 
 Partial: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
@@ -19,11 +19,14 @@ def partial(score: FloatArray, v: FloatArray) -> Partial:
     Shapes:  score [...,T,S]  v [...,S,E] -> m [...,T], z [...,T], o [...,T,E]; S is the size of the block.
     Units:   score and m are natural-log weights; o / z is in the units of v, and m + log z is the block's lse.
     Empty:   a block without visible keys is (-inf, 0, 0), which merge leaves out.
-    Errors:  ShapeError if S differs.
+    Errors:  ShapeError if S or an axis before T differs.
     Source:  arXiv:1805.02867 alg. 3; arXiv:2307.08691 sec. 3.1 for o undivided.
     Differs: the first paper takes one key at a time, and no values.
     """
-    check_size("S", "score", score.shape[-1], "v", v.shape[-2])
+    score, v = np.asarray(score, dtype=np.float64), np.asarray(v, dtype=np.float64)
+    if (*score.shape[:-2], *score.shape[-1:]) != v.shape[:-1]:
+        rule = "they agree in S and in all axes before T"
+        raise ShapeError(f"score.shape={score.shape}, v.shape={v.shape}: {rule}; pass score [...,T,S] and v [...,S,E]")
     m = np.max(score, axis=-1, initial=-np.inf)
     p = np.exp(score - _finite(m)[..., None])
     return m, np.sum(p, axis=-1), np.einsum("...ts,...se->...te", p, v)
@@ -37,11 +40,15 @@ def merge(a: Partial, b: Partial) -> Partial:
     Shapes:  m [...,T], z [...,T], o [...,T,E] in a, in b and in the result.
     Units:   as in partial.
     Empty:   (-inf, 0, 0) is the neutral element; it merged with itself is itself.
-    Errors:  n/a.
+    Errors:  ShapeError if a and b have not the same shapes.
     Source:  arXiv:1805.02867 eq. 4; arXiv:2307.08691 sec. 3.1 for o.
     Differs: the first paper has no -inf and no values.
     """
     (ma, za, oa), (mb, zb, ob) = a, b
+    for one, other in zip(a, b, strict=True):
+        if np.shape(one) != np.shape(other):
+            rule = "both blocks belong to the same queries and values"
+            raise ShapeError(f"shapes {np.shape(one)} in a, {np.shape(other)} in b: {rule}; pass two results of partial")
     m = np.maximum(ma, mb)
     wa, wb = np.exp(ma - _finite(m)), np.exp(mb - _finite(m))
     return m, za * wa + zb * wb, oa * wa[..., None] + ob * wb[..., None]

@@ -1,7 +1,7 @@
 """A recurrent layer of one direction or of two, as a stack is made of, and its gradients."""
 
 from attnspec.reference.bidirectional import bidirectional, bidirectional_backward
-from attnspec.reference.cell import Cell, State
+from attnspec.reference.cell import Cell, State, split_state
 from attnspec.reference.parameters import Gradients, Parameters
 from attnspec.reference.shapes import FloatArray, IntArray
 from attnspec.reference.unroll import unroll, unroll_backward
@@ -32,13 +32,14 @@ def recurrent_layer(
     Shapes:  x [B,T,M]  each array of the state [1,B,N] or [2,B,N]  lengths [B] -> out [B,T,N] or [B,T,2*N], final state.
     Units:   as in unroll and bidirectional.
     Empty:   as in unroll.
-    Errors:  those of unroll.
+    Errors:  those of unroll and split_state.
     Source:  those of unroll and bidirectional.
     Differs: n/a.
     """
     if directions(parameters) == 2:
         return bidirectional(x, state, parameters, cell, lengths)
-    out, final = unroll(x, tuple(array[0] for array in state), parameters, cell, lengths)
+    (start,) = split_state(state, 1)
+    out, final = unroll(x, start, parameters, cell, lengths)
     return out, tuple(array[None] for array in final)
 
 
@@ -54,12 +55,12 @@ def recurrent_layer_backward(
              -> dx [B,T,M], dstate as state, and the gradients under the parameters' names and shapes.
     Units:   those of the cotangents over those of the input.
     Empty:   as in unroll_backward.
-    Errors:  those of unroll_backward.
+    Errors:  those of unroll_backward and split_state.
     Source:  those of unroll_backward and bidirectional_backward.
     Differs: n/a.
     """
     if directions(parameters) == 2:
         return bidirectional_backward(x, state, parameters, cotangent, state_cotangent, cell, lengths)
-    start, end = tuple(array[0] for array in state), tuple(array[0] for array in state_cotangent)
+    (start,), (end,) = split_state(state, 1), split_state(state_cotangent, 1)
     dx, dstate, gradients = unroll_backward(x, start, parameters, cotangent, end, cell, lengths)
     return dx, tuple(array[None] for array in dstate), gradients

@@ -5,10 +5,11 @@ from typing import Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 import numpy as np
 
+from attnspec.reference.cotangent import check_cotangent
 from attnspec.reference.layer_norm import layer_norm, layer_norm_backward
 from attnspec.reference.parameters import Gradients, Parameters
 from attnspec.reference.rms_norm import rms_norm, rms_norm_backward
-from attnspec.reference.shapes import FloatArray
+from attnspec.reference.shapes import FloatArray, ShapeError
 
 Order: TypeAlias = Literal["post", "pre"]
 Norm: TypeAlias = Literal["layer", "rms"]
@@ -52,10 +53,11 @@ def normalise_backward(
     Shapes:  x, cotangent [...,M] -> dx as x, gradients as the parameters.
     Units:   those of the cotangent over those of x.
     Empty:   without parameters dx is the cotangent.
-    Errors:  those of normalise, and of layer_norm_backward and rms_norm_backward.
+    Errors:  those of normalise; ShapeError if cotangent has not the shape of x.
     Source:  arXiv:1607.06450 eq. 4 and arXiv:1910.07467 eq. 4, differentiated.
     Differs: n/a.
     """
+    check_cotangent(cotangent, normalise(x, parameters, norm, eps).shape)
     if not parameters:
         return np.asarray(cotangent, dtype=np.float64), {}
     backward = layer_norm_backward if norm == "layer" else rms_norm_backward
@@ -73,15 +75,15 @@ def add_and_norm(
     Shapes:  x [B,T,M], sublayer keeps the shape -> the same shape; parameters are those of the norm.
     Units:   those of x.
     Empty:   without parameters there is no norm, and both orders are x + sublayer(x).
-    Errors:  ValueError if order is not one of the two; those of normalise.
+    Errors:  ValueError if order is not one of the two; ShapeError if sublayer changes the shape; those of normalise.
     Source:  arXiv:1706.03762 sec. 3.1 for post; arXiv:2002.04745 table 1 for pre.
     Differs: the first paper drops out entries of the sub-layer's output in training; here nothing is random.
     """
     if order not in get_args(Order):
         raise ValueError(f"order={order!r}: it is one of {', '.join(get_args(Order))}; pass one of these")
     if order == "post":
-        return normalise(x + sublayer(x), parameters, norm, eps)
-    return x + sublayer(normalise(x, parameters, norm, eps))
+        return normalise(_sum(x, sublayer(x)), parameters, norm, eps)
+    return _sum(x, sublayer(normalise(x, parameters, norm, eps)))
 
 
 def add_and_norm_backward(
@@ -98,10 +100,11 @@ def add_and_norm_backward(
              -> dx as x, the gradients of the norm's parameters, the rest.
     Units:   f'(x)·c is the cotangent c of f(x), pulled back to x.
     Empty:   as in add_and_norm.
-    Errors:  those of add_and_norm.
+    Errors:  those of add_and_norm; ShapeError if cotangent has not the shape of x.
     Source:  arXiv:1706.03762 sec. 3.1 and arXiv:2002.04745 table 1, differentiated.
     Differs: n/a.
     """
+    check_cotangent(cotangent, add_and_norm(x, sublayer, parameters, order=order, norm=norm, eps=eps).shape)
     if order == "post":
         ds, gradients = normalise_backward(x + sublayer(x), parameters, cotangent, norm, eps)
         dx, rest = sublayer_backward(x, ds)
@@ -109,3 +112,9 @@ def add_and_norm_backward(
     dn, rest = sublayer_backward(normalise(x, parameters, norm, eps), cotangent)
     dx, gradients = normalise_backward(x, parameters, dn, norm, eps)
     return cotangent + dx, gradients, rest
+
+
+def _sum(x: FloatArray, found: FloatArray) -> FloatArray:
+    if np.shape(x) != found.shape:
+        raise ShapeError(f"sublayer(x).shape={found.shape}: it is added to x, of shape {np.shape(x)}; let it keep the shape")
+    return x + found

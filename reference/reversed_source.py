@@ -27,8 +27,7 @@ def reverse_source(source: npt.NDArray[Entry], lengths: IntArray | None = None) 
     if source.ndim < 2:
         raise ShapeError(f"source.shape={source.shape}: source has the axes [B,T,...]; add axes, as source[None] for one row")
     B, T = source.shape[:2]
-    lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
-    real = padding_mask(lengths, T)[:, 0, 0]
-    check_size("B", "source", B, "lengths", lengths.shape[0])
-    index = np.where(real, lengths[:, None] - 1 - np.arange(T), np.arange(T))
+    real = padding_mask(np.full(B, T) if lengths is None else lengths, T)[:, 0, 0]
+    check_size("B", "source", B, "lengths", real.shape[0])
+    index = np.where(real, np.sum(real, axis=1, keepdims=True) - 1 - np.arange(T), np.arange(T))
     return np.take_along_axis(source, index.reshape(B, T, *[1] * (source.ndim - 2)), axis=1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from attnspec.reference.cotangent import check_cotangent
-from attnspec.reference.layer_norm import per_channel
+from attnspec.reference.layer_norm import check_eps, per_channel
 from attnspec.reference.parameters import Gradients, Parameters, check_names
 from attnspec.reference.shapes import FloatArray
 
@@ -16,7 +16,7 @@ def rms_norm(x: FloatArray, parameters: Parameters, eps: float = 1e-5) -> FloatA
     Shapes:  x [...,M]  weight [M] -> [...,M].
     Units:   eps has those of x squared.
     Empty:   any other axis may be zero; a mean needs M > 0.
-    Errors:  ValueError if weight is missing or a name unknown; ShapeError if M differs or is zero.
+    Errors:  ValueError if weight is missing, a name unknown, or eps < 0; ShapeError if M differs or is zero.
     Source:  arXiv:1910.07467 eq. 4.
     Differs: the paper has no eps; without it a position of zeros would be 0 / 0.
     """
@@ -51,5 +51,7 @@ def rms_norm_backward(
 
 
 def _root_mean_square(x: FloatArray, eps: float) -> FloatArray:
+    """The root of the mean square and eps."""
+    check_eps(eps)
     root: FloatArray = np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + eps)
     return root

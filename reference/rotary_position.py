@@ -21,8 +21,8 @@ def rotate(
     Shapes:  x [B,H,T,D], queries or keys  positions [T] or [B,T] -> [B,H,T,D].
     Units:   angles in radians; width is W, D by default: the channels from W on are left alone.
     Empty:   every size may be zero; W = 0 changes nothing.
-    Errors:  ShapeError if x or positions do not fit; ValueError if W is odd or above D, or pairs unknown.
-    Source:  arXiv:2104.09864 eq. 15 for (2), eq. 34 for (1) with interleaved pairs; arXiv:2204.06745 sec. 2.1.1 for W < D.
+    Errors:  ShapeError if x or positions do not fit; ValueError if W is odd or above D, base <= 0, or pairs unknown.
+    Source:  arXiv:2104.09864 eq. 15 for (2), eq. 34 for (1) with interleaved pairs; arXiv:2204.06745 sec. 2.1 for W < D.
     Differs: the paper numbers positions and pairs from 1; half is the layout of later code, a permutation of channels.
     """
     x = np.asarray(x, dtype=np.float64)
@@ -56,6 +56,8 @@ def _turn(x: FloatArray, positions: IntArray, base: float, W: int) -> tuple[Floa
     B, _, T, D = x.shape
     if W % 2 or not 0 <= W <= D:
         raise ValueError(f"width={W}: channels turn in pairs, so it is even and in 0..D with D={D}; pass another width")
+    if not base > 0:
+        raise ValueError(f"base={base}: frequencies are its powers, so it is positive; pass 10000.0")
     places = np.asarray(positions, dtype=np.float64)
     if places.shape not in ((T,), (B, T)):
         rule = f"each of the T={T} positions of x has one, the same for the batch or not"

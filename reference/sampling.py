@@ -31,15 +31,15 @@ def top_k(logits: FloatArray, k: int) -> FloatArray:
     Shapes:  logits [...,V] -> the same shape.
     Units:   natural-log weights. Words equal to the k-th stay too; k > V rules out nothing.
     Empty:   V may be zero.
-    Errors:  ValueError if k < 1.
+    Errors:  ValueError if k < 1; numpy.exceptions.AxisError if logits have no axis.
     Source:  arXiv:1805.04833 sec. 5.4, generation: sampling from the k most likely words.
     Differs: the paper does not speak of equal words.
     """
     if k < 1:
         raise ValueError(f"k={k}: at least 1 word stays; pass k >= 1")
     logits = np.asarray(logits, dtype=np.float64)
-    V = logits.shape[-1]
-    return logits if k >= V else np.where(logits >= np.sort(logits, axis=-1)[..., V - k, None], logits, -np.inf)
+    least = np.sort(logits, axis=-1)[..., -k:][..., :1]  # the last of the k that stay, of fewer if k > V
+    return np.where(logits < least, -np.inf, logits)
 
 
 def top_p(logits: FloatArray, p: float) -> FloatArray:
@@ -51,7 +51,7 @@ def top_p(logits: FloatArray, p: float) -> FloatArray:
     Shapes:  logits [...,V] -> the same shape.
     Units:   natural-log weights; p is a probability. Of equal words the lower id counts as more likely.
     Empty:   V may be zero.
-    Errors:  ValueError if p is not in (0, 1].
+    Errors:  ValueError if p is not in (0, 1]; numpy.exceptions.AxisError if logits have no axis.
     Source:  arXiv:1904.09751 sec. 3.1.
     Differs: (1) adds up the tail, so that p = 1 rules out nothing; the paper's sum of the head could round to 1 early.
     """
@@ -72,7 +72,8 @@ def draw(probabilities: FloatArray, u: FloatArray) -> IntArray:
     Shapes:  probabilities [...,V] with V >= 1  u [...] -> [...].
     Units:   u is uniform in [0, 1): then v is drawn with its probability, and never with a probability of 0.
     Empty:   no rows give no words.
-    Errors:  ShapeError if u has not one number for each row, or V = 0; ValueError if u is not in [0, 1).
+    Errors:  ShapeError if u has not one number for each row, or V = 0; ValueError if u is not in [0, 1),
+             or a row has a negative number or a sum of 0.
     Source:  Devroye, "Non-uniform random variate generation" (1986), sec. III.2: inversion.
     Differs: u is multiplied by the total, which rounding may leave unlike 1.
     """
@@ -83,4 +84,7 @@ def draw(probabilities: FloatArray, u: FloatArray) -> IntArray:
     if not np.all((u >= 0) & (u < 1)):
         raise ValueError(f"u={u}: it lies in [0, 1); pass numbers as those of numpy's Generator.random")
     totals = np.cumsum(probabilities, axis=-1)
+    if not (np.all(probabilities >= 0) and np.all(totals[..., -1] > 0)):
+        rule = "each row has a positive sum of numbers that are at least 0"
+        raise ValueError(f"probabilities={probabilities}: {rule}; pass a softmax of logits")
     return np.asarray(np.argmax(totals > u[..., None] * totals[..., -1:], axis=-1))

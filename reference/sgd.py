@@ -74,6 +74,6 @@ def check_optimizer(parameters: Parameters, gradients: Parameters, *memories: Pa
             rule = f"the names are those of the parameters {sorted(parameters)}"
             raise ValueError(f"names={sorted(other)} of gradients or memory: {rule}; pass one array for each parameter")
     for name, number in numbers.items():
-        if number < 0 or (name in ("momentum", "beta1", "beta2") and number >= 1):
+        if not number >= 0 or (name in ("momentum", "beta1", "beta2") and number >= 1):
             rule = "it is at least 0" if name in ("rate", "weight_decay", "eps") else "it lies in [0, 1)"
             raise ValueError(f"{name}={number}: {rule}; choose another {name}")

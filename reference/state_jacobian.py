@@ -18,7 +18,7 @@ def rnn_jacobian(x: FloatArray, h: FloatArray, parameters: Parameters, activatio
     Units:   none: entries of a state over entries of a state.
     Empty:   B, M and N may be zero.
     Errors:  those of rnn_cell.
-    Source:  arXiv:1211.5063 sec. 2.
+    Source:  arXiv:1211.5063 eq. 5, in sec. 1.1.
     Differs: the paper squashes before the weights, not after.
     """
     new = rnn_cell(x, h, parameters, activation)

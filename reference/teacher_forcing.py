@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from attnspec.reference.cross_entropy import token_losses
+from attnspec.reference.dtypes import check_booleans, check_integers
 from attnspec.reference.greedy_search import Step, next_logits
 from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, ShapeError, check_rank
 
@@ -18,14 +19,15 @@ def padded_targets(sentences: Sequence[IntArray], end_id: int, padding_id: int) 
     Shapes:  sentences of n_b ids each -> [B,T] with T = 1 + max n_b.
     Units:   ids.
     Empty:   an empty sentence is end_id alone.
-    Errors:  ValueError if there is no sentence.
+    Errors:  ValueError if there is no sentence; TypeError if ids are not integers.
     Source:  arXiv:1409.3215 sec. 2: each sentence ends with a special end-of-sentence symbol.
     Differs: the paper has no padding.
     """
     if len(sentences) == 0:
         raise ValueError(f"sentences={sentences!r}: a batch has a sentence; pass at least one")
     T = 1 + max(len(sentence) for sentence in sentences)
-    return np.array([[*sentence, end_id, *[padding_id] * (T - 1 - len(sentence))] for sentence in sentences], dtype=np.int64)
+    targets = [[*sentence, end_id, *[padding_id] * (T - 1 - len(sentence))] for sentence in sentences]
+    return check_integers("sentences", np.array(targets), "ids are integers")
 
 
 def shift_right(targets: IntArray, start_id: int) -> IntArray:
@@ -36,11 +38,11 @@ def shift_right(targets: IntArray, start_id: int) -> IntArray:
     Shapes:  targets [B,T] -> [B,T].
     Units:   ids.
     Empty:   T = 0 stays empty.
-    Errors:  ShapeError if targets has not two axes.
+    Errors:  ShapeError if targets has not two axes; TypeError if targets are not integers.
     Source:  arXiv:1706.03762 sec. 3.1: "the output embeddings are offset by one position".
     Differs: n/a.
     """
-    targets = np.asarray(targets)
+    targets = check_integers("targets", targets, "ids are integers")
     check_rank("targets", targets, "BT")
     T = targets.shape[1]
     return np.concatenate([np.full((targets.shape[0], 1), start_id), targets], axis=1)[:, :T]
@@ -57,12 +59,14 @@ def teacher_forced_logits(
     Shapes:  targets, forced [B,T] with T >= 1 -> [B,T,V].
     Units:   natural-log weights.
     Empty:   forced is None: all words are forced.
-    Errors:  ShapeError if T = 0, forced has not the shape of targets, or step does not give [B,V].
+    Errors:  ShapeError if T = 0, forced has not the shape of targets, or step does not give [B,V]; TypeError if targets
+             are not integers or forced is not boolean.
     Source:  the lecture notes, teacher forcing; arXiv:1506.03099 sec. 2.4 for (2), scheduled sampling.
     Differs: the second paper draws forced at random and also samples x; here both are given, with argmax for x.
     """
     inputs = shift_right(targets, start_id)
-    forced = np.ones(inputs.shape, dtype=np.bool_) if forced is None else np.asarray(forced)
+    forced = np.ones(inputs.shape, dtype=np.bool_) if forced is None else forced
+    forced = check_booleans("forced", forced, "the right word", "pass forced.astype(bool)")
     if inputs.shape[1] == 0 or forced.shape != inputs.shape:
         rule = "T >= 1, and forced has one entry for each target"
         raise ShapeError(f"targets.shape={inputs.shape}, forced.shape={forced.shape}: {rule}; pass both as [B,T]")

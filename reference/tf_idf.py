@@ -23,10 +23,7 @@ def inverse_document_frequency(counts: IntArray, smooth: bool = True) -> FloatAr
     Differs: textbooks have neither the leading 1, which keeps words that all documents have, nor the smoothing, which
              counts one more document with every word in it.
     """
-    counts = np.asarray(counts)
-    check_rank("counts", counts, "BV")
-    if np.any(counts < 0):
-        raise ValueError(f"counts={np.min(counts)}: a count is at least 0; pass the rows of bag_of_words")
+    counts = _checked(counts)
     B, df = counts.shape[0], np.sum(counts > 0, axis=0)
     if B == 0:
         raise ValueError(f"counts.shape={counts.shape}: a corpus has a document; pass at least one row")
@@ -46,13 +43,12 @@ def tf_idf(counts: IntArray, idf: FloatArray, sublinear: bool = False, norm: Lit
     Shapes:  counts [B,V]  idf [V] -> [B,V].
     Units:   shares of the row's length.
     Empty:   a document without a known word has a row of zeros.
-    Errors:  ShapeError if idf does not fit counts; ValueError if norm is none of the three.
+    Errors:  ShapeError if idf does not fit counts; ValueError if norm is none of the three or a count is negative.
     Source:  Salton and Buckley, "Term-weighting approaches in automatic text retrieval" (1988); scikit-learn's
              TfidfTransformer for the variants.
     Differs: n/a.
     """
-    counts, idf = np.asarray(counts), np.asarray(idf, dtype=np.float64)
-    check_rank("counts", counts, "BV")
+    counts, idf = _checked(counts), np.asarray(idf, dtype=np.float64)
     if idf.shape != counts.shape[1:]:
         raise ShapeError(f"idf.shape={idf.shape}: it has one weight for each of the V={counts.shape[1]} words; pass [V]")
     if norm not in ("l1", "l2", None):
@@ -64,3 +60,11 @@ def tf_idf(counts: IntArray, idf: FloatArray, sublinear: bool = False, norm: Lit
     sums = np.sum(np.abs(weights) if norm == "l1" else np.square(weights), axis=1, keepdims=True)
     length = sums if norm == "l1" else np.sqrt(sums)
     return weights / np.where(length == 0, 1.0, length)
+
+
+def _checked(counts: IntArray) -> IntArray:
+    counts = np.asarray(counts)
+    check_rank("counts", counts, "BV")
+    if not np.all(counts >= 0):
+        raise ValueError(f"counts={np.min(counts)}: a count is at least 0; pass the rows of bag_of_words")
+    return counts

@@ -15,7 +15,7 @@ def tied_name(parameters: Parameters, name: str) -> str:
     Units:   n/a.
     Empty:   a model that has none of them gives source.embedding.weight.
     Errors:  none; whoever reads the weight says that it is missing.
-    Source:  arXiv:1608.05859 sec. 3; arXiv:1706.03762 sec. 3.4.
+    Source:  arXiv:1608.05859, weight tying; arXiv:1706.03762 sec. 3.4.
     Differs: n/a.
     """
     while name not in parameters and name in TIES:
@@ -32,7 +32,7 @@ def tied_part(parameters: Parameters, prefix: str, name: str) -> dict[str, Float
     Units:   n/a.
     Empty:   a weight that nobody has is left out.
     Errors:  none; whoever reads the weight says that it is missing.
-    Source:  arXiv:1608.05859 sec. 3.
+    Source:  arXiv:1608.05859, weight tying.
     Differs: n/a.
     """
     kept = tied_name(parameters, f"{prefix}.{name}")

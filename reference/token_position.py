@@ -5,10 +5,11 @@ from typing import Literal, Required, TypeAlias, TypedDict, get_args
 import numpy as np
 
 from attnspec.reference.alibi import alibi_slopes
+from attnspec.reference.dtypes import check_booleans
 from attnspec.reference.mask import causal_mask
 from attnspec.reference.multi_head import Rotary
 from attnspec.reference.rotary_position import Pairs
-from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, check_rank
+from attnspec.reference.shapes import BoolArray, FloatArray, IntArray, ShapeError, check_rank
 
 Positions: TypeAlias = Literal["sinusoidal", "learned", "rotary", "alibi"]
 
@@ -44,9 +45,7 @@ def real_tokens(mask: BoolArray | None, name: str, shape: tuple[int, ...]) -> Bo
     """
     if mask is None:
         return np.ones(shape[:2], dtype=np.bool_)
-    mask = np.asarray(mask)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"{name}.dtype={mask.dtype}: it is boolean, True = real token; pass ids != padding_id")
+    mask = check_booleans(name, mask, "real token", "pass ids != padding_id")
     if mask.shape != shape[:2]:
         raise ValueError(f"{name}.shape={mask.shape}: it has one entry for each token; pass the shape {shape[:2]}")
     return mask
@@ -82,7 +81,7 @@ def self_attention_options(
     Shapes:  real [B,S] -> the keyword arguments of multi_head_attention, with mask [B,1,T,S] and bias [B,H,T,S].
     Units:   booleans, True = may attend; window counts real tokens, the one at the query's position included.
     Empty:   a query that sees nothing but padding has an empty row.
-    Errors:  ValueError if positions is unknown or window < 1; TypeError for an unknown option.
+    Errors:  ValueError if positions is unknown or window < 1; TypeError for an unknown option; ShapeError if T > S.
     Source:  arXiv:1706.03762 sec. 3.2.3; arXiv:2108.12409 sec. 3 for ALiBi; arXiv:2104.09864 eq. 14 for rotary.
     Differs: ALiBi's paper has causal attention only; here distance counts on both sides. The papers have no padding.
     """
@@ -91,6 +90,8 @@ def self_attention_options(
     if window is not None and window < 1:
         raise ValueError(f"window={window}: it counts the current key, so it is at least 1; pass None for no window")
     p, S = token_positions(real), real.shape[1]
+    if T > S:
+        raise ShapeError(f"T={T} with S={S} in real: the T tokens are the last of the S; pass T <= S")
     of_queries = p[:, S - T :]
     distance = p[:, None, None, :] - of_queries[:, None, :, None]
     mask = np.broadcast_to(real[:, None, None, :], distance.shape)
@@ -110,8 +111,9 @@ def cross_attention_options(attention: MultiHeadOptions, real: BoolArray) -> Mul
     Shapes:  real [B,S] -> the options of attention, with mask [B,1,1,S] and without bias and rotary.
     Units:   booleans, True = may attend.
     Empty:   a sequence of nothing but padding gives empty rows.
-    Errors:  none.
+    Errors:  ShapeError if real has not two axes.
     Source:  arXiv:1706.03762 sec. 3.2.3: every position in the decoder attends over all positions in the input sequence.
     Differs: the paper has no padding.
     """
+    check_rank("real", real, "BS")
     return {**attention, "mask": real[:, None, None, :], "bias": None, "rotary": None}

@@ -32,7 +32,7 @@ def transformer(
     Units:   natural-log weights, not normalised; masks are True at real tokens. Logits at t read the target up to t.
     Empty:   B, S and T may be zero; what comes out at padding means nothing.
     Errors:  ValueError if source and target are None, or if a part is unknown; those of encode, decode and score_words.
-    Source:  arXiv:1706.03762 sec. 3; without a source arXiv:1801.10198 sec. 4.2, without a target arXiv:1810.04805 sec. 3.
+    Source:  arXiv:1706.03762 sec. 3; without a source arXiv:1801.10198 sec. 4.2.3, without a target arXiv:1810.04805 sec. 3.
     Differs: the first paper has probabilities: the softmax of the logits.
     """
     _, state = read(source, target, parameters, source_mask=source_mask, target_mask=target_mask, **options)
@@ -114,7 +114,7 @@ def score_words(state: FloatArray, parameters: Parameters) -> FloatArray:
     Units:   natural-log weights, not normalised.
     Empty:   without output.bias b is zero.
     Errors:  those of linear.
-    Source:  arXiv:1706.03762 sec. 3.4; arXiv:1608.05859 sec. 3 for tied weights.
+    Source:  arXiv:1706.03762 sec. 3.4; arXiv:1608.05859 for tied weights.
     Differs: n/a.
     """
     return linear(state, tied_part(parameters, "output", "weight"))

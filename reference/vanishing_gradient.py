@@ -38,7 +38,7 @@ def vanishing_gradient(x: FloatArray, state: State, parameters: Parameters, cell
     Units:   none: entries of a state over entries of a state.
     Empty:   T = 0 gives the identity alone.
     Errors:  those of state_jacobian; ShapeError if x has not three axes.
-    Source:  arXiv:1211.5063 sec. 2; doi:10.1109/72.279181 (learning long-term dependencies with gradient descent).
+    Source:  arXiv:1211.5063 sec. 1.1, 2.1; doi:10.1109/72.279181 (learning long-term dependencies with gradient descent).
     Differs: the papers have the simple cell alone.
     """
     x = np.asarray(x, dtype=np.float64)

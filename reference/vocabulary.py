@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from attnspec.reference.dtypes import check_indices
 from attnspec.reference.shapes import IntArray
 
 
@@ -65,14 +66,4 @@ def check_ids(name: str, ids: IntArray, V: int) -> IntArray:
     Source:  docs/notation.md, axes and sizes.
     Differs: NumPy would count a negative id from the end.
     """
-    array = np.asarray(ids)
-    if array.size == 0:
-        return np.zeros(array.shape, dtype=np.int64)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"{name}.dtype={array.dtype}: ids are integers; pass {name} as places in the vocabulary")
-    wrong = np.argwhere((array < 0) | (array >= V))
-    if len(wrong):
-        position = tuple(wrong[0].tolist())
-        rule = f"an id lies in 0..V-1 with V={V}"
-        raise ValueError(f"{name}={array[position]} at {position}: {rule}; map unknown words to an id of the vocabulary")
-    return array.astype(np.int64)
+    return check_indices(name, ids, "ids", "V", V, "map unknown words to an id of the vocabulary")

@@ -87,7 +87,7 @@ def window_is_as_declared(subject: Attention, case: Case) -> None:
     level="must",
     handle="SM18",
     idea="I17",
-    source=Source("numerics.md", "5.1, reporting the class"),
+    source=Source("docs/bounds.md", "constants"),
     within="observed",
     mutants=("precision.float32_inside", "precision.float32_sum"),
 )

@@ -11,7 +11,7 @@ from attnspec.properties.oracle import expected, expected_gradients
 from attnspec.properties.strategies import Cases
 from attnspec.properties.subject import Attention
 
-# Gains stay small: huge scores destroy P = exp(s - L) whatever the code does, and the bound is vacuous (numerics.md 5.3).
+# Gains stay small: huge scores destroy P = exp(s - L) whatever the code does, and the bound is vacuous (docs/bounds.md).
 SMALL = (1.0, 0.5)
 
 

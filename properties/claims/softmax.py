@@ -81,7 +81,7 @@ def rows_sum_to_one(subject: Attention, case: Case) -> None:
         np.ones(some.shape),
         slack[..., 0],
         "sum of a row's weights",
-        why="rounding of a weighted mean of ones (numerics.md 5.2, scores exact)",
+        why="rounding of a weighted mean of ones (docs/bounds.md, scores exact)",
     )
 
 
@@ -111,7 +111,7 @@ def in_hull(subject: Attention, case: Case) -> None:
         np.where(some, high, 0.0),
         rounding(subject.profile, x),
         "output",
-        why="the hull of the visible values, and the rounding of a weighted mean (numerics.md 5.2, scores exact)",
+        why="the hull of the visible values, and the rounding of a weighted mean (docs/bounds.md, scores exact)",
     )
 
 

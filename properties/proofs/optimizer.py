@@ -39,7 +39,7 @@ def sgd_on_a_parabola(weight: Formula = lambda w, s, n: w * (1 - s) ** n) -> Der
 
         w_(n+1) = w_n - eta d/dw (a w_n^2 / 2)  =>  w_n = (1 - eta a)^n w_0     (1)
 
-    Source: LeCun, Bottou, Orr, Mueller 1998, Efficient BackProp, sec. 5.
+    Source: LeCun, Bottou, Orr, Mueller 1998, Efficient BackProp, sec. 5.1.
     """
     from sympy import diff, symbols
 

@@ -32,7 +32,7 @@ from attnspec.signature import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-OWN = ("conventions.md", "cases.md", "verdicts.md", "adding-a-claim.md", "how-it-works.md")
+OWN = ("bounds.md", "conventions.md", "cases.md", "verdicts.md", "adding-a-claim.md", "how-it-works.md")
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 BLOCK = re.compile(
     r"<!-- (?P<kind>test|file|output): (?P<name>[^>]+) -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S

@@ -1,4 +1,4 @@
-"""The bounds hold for correct implementations of many kinds, and reject wrong ones (numerics.md 5.10 and 6)."""
+"""The bounds hold for correct implementations of many kinds, and reject wrong ones (docs/bounds.md)."""
 
 import math
 from collections.abc import Callable
@@ -251,7 +251,7 @@ def test_float64_oracle_stays_within_its_share(case: Case) -> None:
 
 
 def ordinary(seed: int, dtype: str) -> Case:
-    """Ordinary numbers and few keys, where the bounds have power (numerics.md 6)."""
+    """Ordinary numbers and few keys, where the bounds have power (docs/bounds.md)."""
     return make(seed, "normal", "causal", 1.0, (9, 9, 8, 8), (2, 1), None, dtype)
 
 

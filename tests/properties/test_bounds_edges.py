@@ -1,4 +1,4 @@
-"""The bounds at their edges: empty rows, undecided cases, inputs to which they do not apply, sums (numerics.md 5)."""
+"""The bounds at their edges: empty rows, undecided cases, inputs to which they do not apply, sums (docs/bounds.md)."""
 
 import math
 

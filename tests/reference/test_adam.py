@@ -27,6 +27,13 @@ def test_known_answers(step):
     assert_close(square["w"], 0.75 * G["w"] ** 2)
 
 
+@pytest.mark.parametrize("step", [adam, adamw])
+def test_eps_is_added_to_the_root(step):
+    # of 0.5² and 0.25²; inside the root it would be added to the squares
+    new, _, _ = step(ONE, G, {}, {}, 1, rate=3.0, eps=0.5, weight_decay=0.0)
+    assert_close(new["w"], [1.0 - 3 * 0.5 / (0.5 + 0.5), -2.0 + 3 * 0.25 / (0.25 + 0.5)])
+
+
 def test_decay_inside_and_beside_the_gradient():
     zero = {"w": np.zeros(2)}
     assert_close(adamw(ONE, zero, {}, {}, 1, rate=0.5, weight_decay=0.5)[0]["w"], [0.75, -1.5])

@@ -190,3 +190,10 @@ def test_a_cotangent_of_another_shape():
         additive_energies_backward(queries, states, parameters, np.zeros((2, 6)))
     with pytest.raises(ShapeError, match=r"cotangent.shape=\(1, 2, 3\): it has the shape \(.*\) of the contexts"):
         additive_attention_backward(queries, states, parameters, np.zeros((1, 2, 3)))
+
+
+@pytest.mark.parametrize("name", ["query.weight", "key.weight"])
+def test_weights_are_matrices(name):
+    weights = {"query.weight": np.ones((2, 3)), "key.weight": np.ones((2, 3)), "score.weight": np.ones(2)}
+    with pytest.raises(ShapeError, match=rf"^{name}.shape=\(\): {name} has the 2 axes \[A,N\]"):
+        additive_hidden(np.ones((1, 1, 3)), np.ones((1, 1, 3)), weights | {name: np.float64(1)})

@@ -156,3 +156,19 @@ def test_it_looks_with_what_the_last_layer_shows_not_with_its_memory_or_the_laye
     below = np.stack([h[0] + 1, h[1]])
     np.testing.assert_array_equal(bahdanau_step(tokens, (below, c + 1), states, parameters)[2], alpha)
     assert (bahdanau_step(tokens, (h[::-1], c), states, parameters)[2] != alpha).all()
+
+
+def test_nothing_is_broadcast_over_the_batch():
+    parameters = some_model()
+    states, state = bahdanau_start(np.zeros((2, 3), int), parameters)
+    with pytest.raises(ShapeError, match=r"B=2 in states and B=1 in lengths: B is one size"):
+        bahdanau_step(np.zeros(2, int), state, states, parameters, lengths=np.array([1]))
+    with pytest.raises(ShapeError, match=r"h.shape=\(1, 2, .\): the state is \[R,B,N\] = \(1, 1, .\); stack"):
+        bahdanau_step(np.zeros(1, int), state, states, parameters)
+    with pytest.raises(ShapeError, match=r"B=2 in queries and B=1 in states"):
+        bahdanau_step(np.zeros(2, int), state, states[:1], parameters)
+    with pytest.raises(TypeError, match=r"lengths.dtype=float64: lengths count keys; pass integers"):
+        bahdanau_step(np.zeros(2, int), state, states, parameters, lengths=np.array([np.nan, 1]))
+    lacking = {name: array for name, array in parameters.items() if name != "output.weight"}
+    with pytest.raises(ValueError, match=r"missing \['weight'\]"):
+        bahdanau_logits(np.zeros((2, 3), int), np.zeros((2, 1), int), lacking | {"output.bias": np.zeros(3)})

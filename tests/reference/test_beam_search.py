@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from attnspec.reference.beam_search import beam_search, length_penalty
 from attnspec.reference.greedy_search import greedy_search
+from attnspec.reference.shapes import ShapeError
 from attnspec.reference.teacher_forcing import log_probability
 from tests.reference.closeness import assert_close
 from tests.reference.drawn import given
@@ -57,6 +58,30 @@ def test_known_answer():
     tokens, scores = beam_search(*args, 8, lambda state, _: state)
     assert_close(np.exp(scores), [[0.36, 0.2, 0.15, 0.15, 0.1, 0.02, 0.02, 0.0]])
     assert tokens[0, 7].tolist() == [END, END]
+
+
+def test_impossible_words_are_not_followed():
+    # the end is the only word: nothing is left to ask the model about
+    asked = []
+
+    def step(token, state):
+        asked.append(len(token))
+        return np.array([[-np.inf, 0.0, -np.inf]]).repeat(len(token), axis=0), state
+
+    beam_search(step, None, 0, END, 5, 3, lambda state, _: state)
+    assert asked == [1]
+
+
+def test_of_equal_candidates_the_lower_id_wins():
+    # so many that a sort which is not stable would mix them: the end twice as likely as each of the other 40
+    logits = np.where(np.arange(41) % 2, np.log(2), 0.0)
+
+    def step(token, state):
+        return np.broadcast_to(logits, (len(token), 41)), state
+
+    tokens, scores = beam_search(step, None, 0, END, 1, 41, lambda state, _: state)
+    assert tokens[0, :, 0].tolist() == [*range(1, 41, 2), *range(0, 41, 2)]
+    assert (np.diff(scores) <= 0).all()
 
 
 def test_length_penalties():
@@ -141,7 +166,7 @@ def test_a_vocabulary_of_the_end_alone():
         ({"limit": 0}, "limit=0: it is at least 1; pass limit >= 1"),
         ({"beams": 0}, "beams=0: it is at least 1; pass beams >= 1"),
         ({"offset": -1.0}, "offset=-1.0: it is at least 0; pass 0 or 5"),
-        ({"end_id": 4}, "end_id=4 at (): an id lies in 0..V-1 with V=3"),
+        ({"end_id": 4}, "end_id=4 at (): ids lie in 0..V-1 with V=3"),
     ],
 )
 def test_errors(change, message):
@@ -149,3 +174,18 @@ def test_errors(change, message):
     options = {"start_id": 0, "end_id": END, "limit": 2, "beams": 2, "reorder": model.reorder}
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         beam_search(model.step, model.begin(), **{**options, **change})
+
+
+def test_starts():
+    def step(token, state):
+        return np.zeros((len(token), 3)), state
+
+    def reorder(state, index):
+        return state
+
+    with pytest.raises(ShapeError, match=r"^start_id.shape=\(2, 1\): start_id has the 1 axes \[B\]"):
+        beam_search(step, None, np.zeros((2, 1), int), 0, 2, 2, reorder)
+    tokens, scores = beam_search(step, None, np.zeros(0, int), 0, 4, 2, reorder)
+    assert (tokens.shape, tokens.dtype, scores.shape) == ((0, 2, 4), np.int64, (0, 2))
+    with pytest.raises(ValueError, match=r"^length=0: it is at least 1; pass length >= 1"):
+        length_penalty(0, 1.0)

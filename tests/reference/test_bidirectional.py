@@ -87,3 +87,19 @@ def test_errors():
             bidirectional_backward(x, state, ahead | prefixed("reverse", back), np.ones((B, T, width)), state)
         rule = "it has the shape (3, 5, 8) of the output; pass the gradient of the output"
         assert str(caught.value) == f"cotangent.shape=(3, 5, {width}): {rule}"
+
+
+@pytest.mark.parametrize(("directions", "runs"), [(1, 0), (1, 2), (2, 1), (2, 3)])
+def test_a_layer_has_a_state_for_each_of_its_runs(directions, runs):
+    x, state, ahead, back, _ = drawn("gru")
+    parameters = ahead | (prefixed("reverse", back) if directions == 2 else {})
+    wrong, right = (tuple(np.resize(array, (n, *array.shape[1:])) for array in state) for n in (runs, directions))
+    cotangent = np.ones((B, T, N * directions))
+    message = rf"^R={runs} in state and R={directions} in the layer: R is one size"
+    with pytest.raises(ShapeError, match=message):
+        recurrent_layer(x, wrong, parameters, "gru")
+    for start, end in ((wrong, right), (right, wrong)):
+        with pytest.raises(ShapeError, match=message):
+            recurrent_layer_backward(x, start, parameters, cotangent, end, "gru")
+    with pytest.raises(ShapeError, match=rf"^state.shape=\({B}, {N}\): state has the 3 axes \[R,B,N\]"):
+        recurrent_layer(x, (right[0][0],), parameters, "gru")

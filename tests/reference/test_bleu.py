@@ -61,6 +61,8 @@ def test_effective_order():
         assert_close(bleu(*args, smoothing, effective_order=True), 1.0)
     assert_close(bleu(*args, "add-k"), 1.0)
     assert_close(bleu(*args, "add-k", effective_order=True), 1.0)
+    # add-k gives a phrase to each order, so that all four count: 1/2, (0 + 1)/(1 + 1), 1/1, 1/1; sacrebleu has 70.71 too
+    assert_close(bleu([["a", "b"]], [[["a", "c"]]], "add-k", effective_order=True), 0.25**0.25)
 
 
 @pytest.mark.parametrize("smoothing", ["none", "floor", "add-k", "exp"])
@@ -94,3 +96,19 @@ def test_a_share_that_ignores_the_order_of_sentences_and_references(corpus, smoo
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         bleu(*arguments)
+
+
+@pytest.mark.parametrize(("hypotheses", "references"), [(["a b"], [[["a"]]]), ([["a"]], [["a b"]]), ([["a"]], ["a b"])])
+def test_a_string_is_not_a_sentence_of_letters(hypotheses, references):
+    for call in (bleu, lambda h, r: modified_precision(h, r, 1)):
+        with pytest.raises(TypeError, match=r"^sentence='(a b|a)': it is a sequence of words; pass its split\(\)"):
+            call(hypotheses, references)
+
+
+def test_errors_of_the_parts():
+    with pytest.raises(ValueError, match=r"^n=0: a phrase has at least 1 word; pass n >= 1"):
+        modified_precision([["a"]], [[["a"]]], 0)
+    with pytest.raises(ValueError, match=r"^1 hypotheses, 0 lists of references: a corpus has a hypothesis"):
+        modified_precision([["a"]], [], 1)
+    with pytest.raises(ValueError, match=r"^length=-1, reference_length=2: they count words; pass numbers from 0 up"):
+        brevity_penalty(-1, 2)

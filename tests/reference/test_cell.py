@@ -3,8 +3,11 @@ import pytest
 
 from attnspec.reference.cell import STATE, check_state, step, step_backward
 from attnspec.reference.gru import gru_cell
+from attnspec.reference.gru_backward import gru_backward
 from attnspec.reference.lstm import lstm_cell
+from attnspec.reference.lstm_backward import lstm_backward
 from attnspec.reference.rnn import rnn_cell
+from attnspec.reference.rnn_backward import rnn_backward
 from tests.reference.recurrent_drawn import CELLS, STATES, layer_parameters, state_of
 
 RNG = np.random.default_rng(0)
@@ -16,6 +19,13 @@ DIRECT = {
     "gru": lambda x, h, p: (gru_cell(x, h, p, "after"),),
     "gru_reset_before": lambda x, h, p: (gru_cell(x, h, p, "before"),),
 }
+BACKWARD = {
+    "rnn": lambda x, h, p, do: rnn_backward(x, h, p, do, "tanh"),
+    "rnn_relu": lambda x, h, p, do: rnn_backward(x, h, p, do, "relu"),
+    "lstm": lambda x, h, c, p, dh, dc: lstm_backward(x, h, c, p, (dh, dc)),
+    "gru": lambda x, h, p, do: gru_backward(x, h, p, do, "after"),
+    "gru_reset_before": lambda x, h, p, do: gru_backward(x, h, p, do, "before"),
+}
 
 
 def test_every_cell_has_a_state():
@@ -26,6 +36,19 @@ def test_every_cell_has_a_state():
 def test_a_step_is_the_cell_of_this_name(cell):
     state, parameters = state_of(RNG, cell, 2, 4), layer_parameters(RNG, cell, 3, 4)
     np.testing.assert_array_equal(step(X, state, parameters, cell), DIRECT[cell](X, *state, parameters))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_are_those_of_the_cell_of_this_name(cell):
+    state, parameters = state_of(RNG, cell, 2, 4), layer_parameters(RNG, cell, 3, 4)
+    cotangent = state_of(RNG, cell, 2, 4)
+    dx, dstate, gradients = step_backward(X, state, parameters, cotangent, cell)
+    want = BACKWARD[cell](X, *state, parameters, *cotangent)
+    for got, array in zip((dx, *dstate), want[:-1], strict=True):
+        np.testing.assert_array_equal(got, array)
+    assert gradients.keys() == want[-1].keys()
+    for name, array in want[-1].items():
+        np.testing.assert_array_equal(gradients[name], array)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -45,7 +68,13 @@ def test_gradients_have_the_structure_of_the_inputs(cell):
     ],
 )
 def test_errors(state, cell, message):
-    for call in (check_state, lambda state, cell: step(X, state, {}, cell)):
+    calls = (
+        check_state,
+        lambda state, cell: step(X, state, {}, cell),
+        lambda state, cell: step_backward(X, state, {}, state, cell),
+        lambda wrong, cell: step_backward(X, (X,) * STATES.get(cell, 1), {}, wrong, cell),  # the cotangent is a state too
+    )
+    for call in calls:
         with pytest.raises(ValueError, match=r"it is one of|the state of") as caught:
             call(state, cell)
         assert str(caught.value) == message

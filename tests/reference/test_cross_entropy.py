@@ -128,8 +128,8 @@ def test_no_tokens():
         ((2, 3), np.zeros((2, 3), int), {}, ShapeError, "logits.shape=(2, 3): logits have a last axis"),
         ((2, 3, 0), np.zeros((2, 3), int), {}, ShapeError, "logits.shape=(2, 3, 0): logits have a last axis"),
         ((), np.zeros((), int), {}, ShapeError, "logits.shape=(): logits have a last axis"),
-        ((1, 2, 4), np.array([[0, 4]]), {}, ValueError, "targets=4 at (0, 1): an id lies in 0..V-1 with V=4; map"),
-        ((1, 2, 4), np.array([[-1, -2]]), {"padding_id": -1}, ValueError, "targets=-2 at (0, 1): an id lies in 0..V-1"),
+        ((1, 2, 4), np.array([[0, 4]]), {}, ValueError, "targets=4 at (0, 1): ids lie in 0..V-1 with V=4; map"),
+        ((1, 2, 4), np.array([[-1, -2]]), {"padding_id": -1}, ValueError, "targets=-2 at (0, 1): ids lie in 0..V-1"),
         ((1, 1, 4), np.array([[0.5]]), {}, TypeError, "targets.dtype=float64: ids are integers"),
         ((1, 1, 4), np.array([[0]]), {"smoothing": 1.5}, ValueError,
          "smoothing=1.5: it is a share of the target, in [0, 1]; pass 0 for none"),
@@ -139,3 +139,8 @@ def test_errors(function, logits, targets, options, error, message):
     with pytest.raises(error) as caught:
         function(np.zeros(logits), targets, **options)
     assert str(caught.value).startswith(message)
+
+
+def test_truth_values_are_no_targets():
+    with pytest.raises(TypeError, match=r"^targets.dtype=bool: ids are integers; pass integers"):
+        cross_entropy(np.zeros((1, 2, 3)), np.array([[True, False]]))

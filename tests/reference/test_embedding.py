@@ -89,15 +89,15 @@ def test_empty_sizes():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: embedding(np.array([[0, 4]]), TABLE), ValueError, "ids=4 at (0, 1): an id lies in 0..V-1 with V=4; map"),
-        (lambda: embedding(np.array([-1]), TABLE), ValueError, "ids=-1 at (0,): an id lies in 0..V-1 with V=4"),
+        (lambda: embedding(np.array([[0, 4]]), TABLE), ValueError, "ids=4 at (0, 1): ids lie in 0..V-1 with V=4; map"),
+        (lambda: embedding(np.array([-1]), TABLE), ValueError, "ids=-1 at (0,): ids lie in 0..V-1 with V=4"),
         (lambda: embedding(np.array([1.0]), TABLE), TypeError, "ids.dtype=float64: ids are integers"),
         (lambda: embedding(np.array([0]), {"weight": np.zeros(3)}), ShapeError, "weight.shape=(3,): weight has the 2 axes"),
         (lambda: embedding(np.array([0]), {}), ValueError, "parameters=[]: missing ['weight']"),
         (lambda: embedding_backward(np.array([[0]]), TABLE, np.zeros((1, 2))), ShapeError,
          "cotangent.shape=(1, 2): it has the shape (1, 1, 2) of the output; pass the gradient"),
         (lambda: embedding_backward(np.array([0]), TABLE, np.zeros((1, 2)), 4), ValueError,
-         "padding_id=4 at (): an id lies in 0..V-1 with V=4"),
+         "padding_id=4 at (): ids lie in 0..V-1 with V=4"),
         (lambda: average_embedding(np.array([0, 1]), np.zeros((1, 2)), 2), ShapeError,
          "uses.shape=(1, 2): it has one vector for each of the ids, whose shape is (2,); pass one vector"),
     ],

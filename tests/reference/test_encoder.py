@@ -90,6 +90,14 @@ def test_without_layers_the_memory_has_no_gradient():
     assert encoder_backward(X, {}, X, heads=2)[1] == {}
 
 
+def test_without_a_memory_there_is_no_gradient_of_it():
+    assert decoder_backward(X, None, {}, X, heads=2)[1] is None
+    layer = {f"0.{name}": array for name, array in parameters().items()}
+    dx, dmemory, gradients = decoder_backward(X, None, layer, X, heads=2)
+    assert dmemory is None
+    assert (dx.shape, gradients.keys()) == (X.shape, layer.keys())
+
+
 @pytest.mark.parametrize("order", ["post", "pre"])
 def test_gradients_of_layers_go_through_their_sublayers(order):
     p, how, cross, do = parameters(cross=True), {"heads": 2, "causal": "top-left"}, {"heads": 2}, RNG.normal(size=X.shape)

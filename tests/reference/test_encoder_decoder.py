@@ -140,7 +140,7 @@ def test_errors():
     check(ValueError, "parameters have 'decoder.0.reverse.input.weight': a decoder reads from left", parameters=reverse)
     check(ShapeError, "source.shape=(2,): source has the 2 axes [B,S]", source=source[0])
     check(ShapeError, "inputs.shape=(2,): inputs has the 2 axes [B,T]", inputs=inputs[0])
-    check(ValueError, "ids=4 at (0, 0): an id lies in 0..V-1 with V=4", source=source + 4)
+    check(ValueError, "ids=4 at (0, 0): ids lie in 0..V-1 with V=4", source=source + 4)
     check(ShapeError, "h.shape=(1, 2, 3): the state is [R,B,N] = (1, 1, 3)", source=np.zeros((2, 2), int))
     both, one = some_model(L=2, R=2), some_model(L=2)
     mixed = {name: array for name, array in both.items() if "1.reverse" not in name}

@@ -75,3 +75,16 @@ def test_errors(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_cotangents_of_the_sums_are_not_broadcast():
+    rng = np.random.default_rng(0)
+    x, h, parameters = rng.normal(size=(2, 3)), rng.normal(size=(2, 4)), layer_parameters(rng, "gru", 3, 4)
+    d = rng.normal(size=(3, 2, 4))
+    for dinput, dhidden in ((d[:, :1], d), (d, d[:, :1])):
+        with pytest.raises(ShapeError, match=r"^cotangent.shape=\(3, 1, 4\): it has the shape \(3, 2, 4\) of the sums"):
+            gate_sums_backward(x, h, parameters, dinput, dhidden)
+    with pytest.raises(ShapeError, match=r"^input.weight.shape=\(12, 3\): it has 2 \* N rows, N = 4 for each of the 2 gates"):
+        gate_sums_backward(x, h, parameters, d[:2], d[:2])
+    with pytest.raises(ValueError, match=r"unknown \['input.wieght'\]"):
+        gate_sums_backward(x, h, parameters | {"input.wieght": d}, d, d)

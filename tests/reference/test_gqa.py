@@ -39,3 +39,9 @@ def test_errors(H, G):
         with pytest.raises(ShapeError) as caught:
             call()
         assert str(caught.value) == f"H={H} with G={G}: H is a multiple of G; repeat or drop heads of k and v"
+
+
+def test_heads_are_widened_to_float64():
+    assert repeat_heads(np.ones((1, 1, 2), dtype=np.float32), 2).dtype == np.float64
+    tenth = np.full((1, 3, 1), 0.1, dtype=np.float32)
+    assert sum_groups(tenth, 1).tolist() == [[[float(np.sum(tenth.astype(np.float64)))]]]

@@ -57,13 +57,24 @@ def test_no_sentences():
     ("step", "limit", "error", "message"),
     [
         (table([[0.0, 0.0]]), 0, ValueError, "limit=0: it is at least 1; pass limit >= 1"),
-        (table([[0.0]]), 1, ValueError, "end_id=1 at (): an id lies in 0..V-1 with V=1"),
+        (table([[0.0]]), 1, ValueError, "end_id=1 at (): ids lie in 0..V-1 with V=1"),
         (lambda _, state: (np.zeros(3), state), 1, ShapeError,
          "logits.shape=(3,): step gives [B,V], a row for each of the B=1 tokens; check step"),
         (lambda _, state: (np.zeros((2, 3)), state), 1, ShapeError, "logits.shape=(2, 3): step gives [B,V]"),
+        (lambda _, state: (np.zeros((1, 3, 1)), state), 1, ShapeError, "logits.shape=(1, 3, 1): step gives [B,V]"),
     ],
 )  # fmt: skip
 def test_errors(step, limit, error, message):
     with pytest.raises(error) as caught:
         greedy_search(step, None, 0, END, limit)
     assert str(caught.value).startswith(message)
+
+
+def test_the_start_is_an_id_or_one_for_each_sentence():
+    def step(token, state):
+        return np.zeros((len(token), 3)), state
+
+    with pytest.raises(ShapeError, match=r"^start_id.shape=\(2, 1\): start_id has the 1 axes \[B\]"):
+        greedy_search(step, None, np.zeros((2, 1), int), 0, 2)
+    with pytest.raises(TypeError, match=r"^start_id.dtype=float64: ids are integers; pass integers"):
+        greedy_search(step, None, 1.0, 0, 2)

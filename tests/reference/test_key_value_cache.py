@@ -129,5 +129,8 @@ def test_errors():
         extend(np.array([[0], [1]]), cache, parameters, np.ones((2, 2), bool), heads=1)
     with pytest.raises(ValueError, match=r"memory_mask.shape=\(1, 2\): it has one entry for each token"):
         empty_cache(1, np.ones((1, 3, 2)), parameters, np.ones((1, 2), bool), heads=1)
-    with pytest.raises(IndexError, match="index 2 is out of bounds"):
-        reorder(cache, np.array([2]))
+    for row in (2, -1):
+        with pytest.raises(ValueError, match=rf"index={row} at \(0,\): rows lie in 0..B-1 with B=2; pass rows of the cache"):
+            reorder(cache, np.array([row]))
+    with pytest.raises(TypeError, match=r"index.dtype=bool: rows are integers; pass integers"):
+        reorder(cache, np.array([True, False]))

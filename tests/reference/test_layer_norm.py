@@ -163,3 +163,16 @@ def test_errors(shape, parameters, cotangent, error, message):
 def test_errors_of_the_cotangent():
     with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3\): it has the shape \(1, 2, 3\) of the output"):
         layer_norm_backward(np.zeros((1, 2, 3)), {"weight": np.ones(3)}, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("eps", [-1e-5, np.nan])
+def test_a_negative_eps_is_refused(eps):
+    x, weight = np.ones((2, 3)), {"weight": np.ones(3)}
+    for call in (layer_norm, lambda x, p, e: layer_norm_backward(x, p, x, e)):
+        with pytest.raises(ValueError, match=rf"^eps={eps}: it is added to a variance, so it is at least 0; pass 1e-5"):
+            call(x, weight, eps)
+
+
+def test_a_number_has_no_channels():
+    with pytest.raises(ShapeError, match=r"^x.shape=\(\): a norm takes means over the last axis, so M > 0"):
+        layer_norm(np.float64(1), {"weight": np.ones(1)})

@@ -36,12 +36,12 @@ def test_empty_sizes_and_narrow_inputs():
 @pytest.mark.parametrize(
     ("positions", "parameters", "error", "message"),
     [
-        ([0, 3], TABLE, ValueError, "positions[1]=3: it lies in 0..P-1 with P=3; shorten the text or learn more positions"),
-        ([[0, 1], [-1, 7]], TABLE, ValueError, "positions[1, 0]=-1: it lies in 0..P-1 with P=3"),
-        ([0.0, 1.0], TABLE, TypeError, "positions.dtype=float64: positions count tokens; pass integers"),
+        ([0, 3], TABLE, ValueError, "positions=3 at (1,): positions lie in 0..P-1 with P=3; shorten the text"),
+        ([[0, 1], [-1, 7]], TABLE, ValueError, "positions=-1 at (1, 0): positions lie in 0..P-1 with P=3"),
+        ([0.0, 1.0], TABLE, TypeError, "positions.dtype=float64: positions are integers; pass integers"),
         ([0], {"weight": np.zeros(3)}, ShapeError, "weight.shape=(3,): weight has the 2 axes [P,M]"),
         ([0], {"table": np.zeros((3, 2))}, ValueError, "parameters=['table']: missing ['weight'], unknown ['table']"),
-        ([0], {"weight": np.zeros((0, 2))}, ValueError, "positions[0]=0: it lies in 0..P-1 with P=0"),
+        ([0], {"weight": np.zeros((0, 2))}, ValueError, "positions=0 at (0,): positions lie in 0..P-1 with P=0"),
     ],
 )
 def test_errors(positions, parameters, error, message):

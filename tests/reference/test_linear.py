@@ -56,3 +56,8 @@ def test_errors():
         linear(x, {"weight": parameters["weight"].ravel()})
     with pytest.raises(ShapeError, match=r"cotangent.shape=\(2, 3, 4\): it has the shape \(2, 3, 5\) of the output"):
         linear_backward(x, parameters, do[..., :4])
+
+
+def test_a_number_has_no_channels():
+    with pytest.raises(ShapeError, match=r"^x.shape=\(\): it has a last axis of M=1 channels; pass a vector"):
+        linear(np.float64(2), {"weight": np.ones((3, 1))})

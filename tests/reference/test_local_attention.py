@@ -136,3 +136,8 @@ def test_errors_of_positions(change, error, message):
     with pytest.raises(error) as caught:
         predicted_positions(arrays["queries"], arrays["lengths"], 5, parameters)
     assert str(caught.value).startswith(message)
+
+
+def test_the_states_have_three_axes():
+    with pytest.raises(ShapeError, match=r"^states.shape=\(4,\): states has the 3 axes \[B,S,N\]"):
+        local_attention(np.ones((1, 2, 4)), np.ones(4), np.ones((1, 2)), 1, {}, "dot")

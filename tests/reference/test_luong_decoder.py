@@ -180,3 +180,17 @@ def test_errors():
         luong_step(inputs, state, states, parameters)
     with pytest.raises(ShapeError, match=r"M=5 in x and M=2 in input.weight"):
         luong_logits(source, inputs, model("general", SIZES, "lstm", np.random.default_rng(0), feeding=False))
+
+
+def test_nothing_is_broadcast_over_the_batch():
+    parameters = some_model()
+    states, state = luong_start(np.zeros((2, 3), int), parameters)
+    with pytest.raises(ShapeError, match=r"B=2 in states and B=1 in lengths: B is one size"):
+        luong_step(np.zeros(2, int), state, states, parameters, lengths=np.array([1]))
+    with pytest.raises(ShapeError, match=r"h.shape=\(1, 2, .\): the state is \[R,B,N\] = \(1, 1, .\); stack"):
+        luong_step(np.zeros(1, int), state, states, parameters)
+    with pytest.raises(ShapeError, match=r"state\[-1\].shape=\(1, 1, .\): the last of the state is s~, \[1,B,N\]"):
+        luong_step(np.zeros(2, int), (*state[:-1], state[-1][:, :1]), states, parameters)
+    lacking = {name: array for name, array in parameters.items() if name != "output.weight"}
+    with pytest.raises(ValueError, match=r"missing \['weight'\]"):
+        luong_logits(np.zeros((2, 3), int), np.zeros((2, 1), int), lacking | {"output.bias": np.zeros(3)})

@@ -133,3 +133,15 @@ def test_errors(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("lengths", [[1.0, 2.0], [np.nan, 1.0], [True, False]])
+def test_lengths_are_integers(lengths):
+    with pytest.raises(TypeError, match=r"^lengths.dtype=(float64|bool): lengths count keys; pass integers"):
+        padding_mask(np.array(lengths), 3)
+
+
+@pytest.mark.parametrize("mask", [[0.0, -np.inf], [1, 0]])
+def test_an_additive_mask_is_not_taken_for_a_boolean_one(mask):
+    with pytest.raises(TypeError, match=r"^mask.dtype=(float64|int64): it is boolean, True = may attend; pass"):
+        additive_mask(np.array(mask))

@@ -8,7 +8,9 @@ from tests.reference.drawn import given
 
 
 def test_known_answer():
-    assert one_hot(np.array([[2, 0]]), 3).tolist() == [[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]
+    rows = one_hot(np.array([[2, 0]]), 3)
+    assert rows.tolist() == [[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]
+    assert rows.dtype == np.float64  # not booleans: their sum over words would not be a count
 
 
 @given(hnp.arrays(np.int64, hnp.array_shapes(max_side=4), elements=st.integers(0, 4)))
@@ -24,7 +26,7 @@ def test_no_ids():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"^ids=3 at \(1,\): an id lies in 0..V-1 with V=3"):
+    with pytest.raises(ValueError, match=r"^ids=3 at \(1,\): ids lie in 0..V-1 with V=3"):
         one_hot(np.array([0, 3]), 3)
     with pytest.raises(TypeError, match=r"^ids.dtype=float64: ids are integers"):
         one_hot(np.array([0.0]), 3)

@@ -105,7 +105,11 @@ def test_empty_rows_and_no_keys_give_zeros():
          "block=0: it counts keys, so it is at least 1; pass S for a single block"),
         (lambda x: online_attention(x, x, x[:, :, :1], block=1), ShapeError, "S=2 in k and S=1 in v"),
         (lambda x: online_attention(x, x[:1], x[:1], block=1), ShapeError, "B=2 in q and B=1 in k"),
-        (lambda x: partial(x, x[..., :1, :]), ShapeError, "S=3 in score and S=1 in v: S is one size"),
+        (lambda x: partial(x, x[..., :1, :]), ShapeError,
+         "score.shape=(2, 2, 2, 3), v.shape=(2, 2, 1, 3): they agree in S and in all axes before T; pass score [...,T,S]"),
+        (lambda x: partial(x[..., :2], x[:1]), ShapeError, "score.shape=(2, 2, 2, 2), v.shape=(1, 2, 2, 3): they agree"),
+        (lambda x: merge(partial(x[..., :2], x), partial(x[:1, ..., :2], x[:1])), ShapeError,
+         "shapes (2, 2, 2) in a, (1, 2, 2) in b: both blocks belong to the same queries and values; pass two results"),
     ],
 )  # fmt: skip
 def test_errors(call, error, message):

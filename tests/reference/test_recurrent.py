@@ -120,6 +120,8 @@ NAMES = "'0.hidden.bias', '0.hidden.weight', '0.input.bias', '0.input.weight'"
          "N=4 in 0.hidden.weight and N=5 in 1.hidden.weight: N is one size"),
         (lambda x: recurrent(x, changed(hidden_weight=np.ones(20))), ShapeError,
          "1.hidden.weight.shape=(20,): 1.hidden.weight has the 2 axes [F,N]"),
+        (lambda x: recurrent(x, changed() | {"0.hidden.weight": np.ones(16)}), ShapeError,
+         "0.hidden.weight.shape=(16,): 0.hidden.weight has the 2 axes [F,N]"),
     ],
 )  # fmt: skip
 def test_errors(call, error, message):

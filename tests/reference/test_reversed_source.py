@@ -54,3 +54,9 @@ def test_errors(source, lengths, error, message):
     with pytest.raises(error) as caught:
         reverse_source(source, lengths)
     assert str(caught.value).startswith(message)
+
+
+def test_lengths_are_integers():
+    with pytest.raises(TypeError, match=r"^lengths.dtype=float64: lengths count keys; pass integers"):
+        reverse_source(np.ones((1, 2)), np.array([1.0]))
+    assert reverse_source(np.ones((0, 2)), []).shape == (0, 2)

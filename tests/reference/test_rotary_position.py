@@ -139,3 +139,9 @@ def test_errors(shape, positions, options, error, message):
         with pytest.raises(error) as caught:
             call(np.zeros(shape), np.arange(positions), **options)
         assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("base", [0.0, -2.0, np.nan])
+def test_a_base_without_powers_is_refused(base):
+    with pytest.raises(ValueError, match=rf"^base={base}: frequencies are its powers, so it is positive; pass 10000.0"):
+        rotate(np.ones((1, 1, 2, 4)), np.arange(2), base)

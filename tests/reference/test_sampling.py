@@ -33,6 +33,11 @@ def test_equal_words():
     assert top_p(np.zeros(4), 0.5).tolist() == [0.0, 0.0, OUT, OUT]
 
 
+def test_the_likeliest_word_survives_a_share_that_rounds_away():
+    assert 1 - 2.0**-60 == 1  # the sum of all words is not greater
+    assert top_p(np.log(P), 2.0**-60).tolist() == [OUT, np.log(0.4), OUT, OUT]
+
+
 @given(LOGITS)
 def test_what_rules_out_nothing(logits):
     np.testing.assert_array_equal(with_temperature(logits, 1.0), logits)
@@ -109,9 +114,18 @@ def test_no_words():
         (lambda: draw(np.zeros(()), np.zeros(())), ShapeError, "probabilities.shape=(), u.shape=(): u has one"),
         (lambda: draw(P, np.array(1.0)), ValueError, "u=1.0: it lies in [0, 1); pass numbers as those of"),
         (lambda: draw(P, np.array(np.nan)), ValueError, "u=nan: it lies in [0, 1)"),
+        (lambda: draw(np.zeros(2), np.array(0.5)), ValueError, "probabilities=[0. 0.]: each row has a positive sum of"),
+        (lambda: draw(np.array([-1.0, 2.0]), np.array(0.5)), ValueError, "probabilities=[-1.  2.]: each row has a positive"),
+        (lambda: draw(np.array([np.nan, 2.0]), np.array(0.5)), ValueError, "probabilities=[nan  2.]: each row has a"),
     ],
 )  # fmt: skip
 def test_errors(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value).startswith(message)
+
+
+def test_top_k_hides_no_nan_and_gives_no_view():
+    logits = np.array([1.0, np.nan, 0.0])
+    np.testing.assert_array_equal(top_k(logits, 2), [1.0, np.nan, -np.inf])
+    assert not np.shares_memory(top_k(logits, 3), logits)

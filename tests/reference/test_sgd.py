@@ -56,6 +56,7 @@ def test_no_parameters():
          "shape=(3,) of a gradient or memory of w: it has the shape (2,) of the parameter w; pass the gradient of w"),
         ((ONE, G, {"w": np.zeros(1)}), {}, ShapeError, "shape=(1,) of a gradient or memory of w: it has the shape (2,)"),
         ((ONE, G, {}), {"rate": -1.0}, ValueError, "rate=-1.0: it is at least 0; choose another rate"),
+        ((ONE, G, {}), {"rate": np.nan}, ValueError, "rate=nan: it is at least 0"),
         ((ONE, G, {}), {"weight_decay": -0.5}, ValueError, "weight_decay=-0.5: it is at least 0"),
         ((ONE, G, {}), {"momentum": 1.0}, ValueError, "momentum=1.0: it lies in [0, 1); choose another momentum"),
         ((ONE, G, {}), {"momentum": -0.1}, ValueError, "momentum=-0.1: it lies in [0, 1)"),

@@ -84,10 +84,19 @@ def test_log_probability_counts_up_to_the_end(case):
         (lambda m: teacher_forced_logits(m.step, m.begin(), np.zeros((1, 2), int), START, np.ones(2, bool)), ShapeError,
          "targets.shape=(1, 2), forced.shape=(2,): T >= 1"),
         (lambda m: log_probability(m.step, m.begin(), np.array([[9]]), START, END), ValueError,
-         "targets=9 at (0, 0): an id lies in 0..V-1 with V=3"),
+         "targets=9 at (0, 0): ids lie in 0..V-1 with V=3"),
     ],
 )  # fmt: skip
 def test_errors(call, error, message):
     with pytest.raises(error) as caught:
         call(PrefixModel(3))
     assert str(caught.value).startswith(message)
+
+
+def test_ids_are_integers_and_forced_is_boolean():
+    with pytest.raises(TypeError, match=r"^sentences.dtype=float64: ids are integers; pass integers"):
+        padded_targets([[1.5], [2]], 0, 9)
+    with pytest.raises(TypeError, match=r"^targets.dtype=float64: ids are integers; pass integers"):
+        shift_right(np.array([[1.0]]), 0)
+    with pytest.raises(TypeError, match=r"^forced.dtype=int64: it is boolean, True = the right word; pass forced.astype"):
+        teacher_forced_logits(None, None, np.array([[1]]), 0, np.array([[1]]))  # refused before the first step

@@ -72,3 +72,11 @@ def test_errors(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(("count", "text"), [(-1, "-1"), (np.nan, "nan")])
+def test_counts_are_counts(count, text):
+    counts = np.array([[1, count]])
+    for call in (inverse_document_frequency, lambda c: tf_idf(c, np.ones(2))):
+        with pytest.raises(ValueError, match=rf"^counts={text}(.0)?: a count is at least 0; pass the rows of bag_of_words"):
+            call(counts)

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from attnspec.reference.adam import adam
-from attnspec.reference.cross_entropy import cross_entropy
+from attnspec.reference.cross_entropy import cross_entropy, cross_entropy_backward
 from attnspec.reference.sgd import sgd
 from attnspec.reference.teacher_forcing import shift_right
 from attnspec.reference.training_step import loss_and_gradients, training_step
 from attnspec.reference.transformer import transformer
+from attnspec.reference.transformer_backward import transformer_backward
 from tests.reference.closeness import assert_close
 from tests.reference.drawn import given
 from tests.reference.drawn_models import models
@@ -124,6 +125,28 @@ def test_the_loss_is_the_mean_over_real_words(model):
     loss, _ = loss_and_gradients(model.source, model.target, words, model.parameters, padding_id=0, **model.arguments)
     logits = transformer(model.source, model.target, model.parameters, **model.arguments)
     np.testing.assert_array_equal(loss, cross_entropy(logits, words, 0))
+
+
+def test_smoothing_reaches_the_loss_and_the_gradients():
+    parameters = {"target.embedding.weight": np.random.default_rng(0).normal(size=(V, M))}
+    loss, gradients = loss_and_gradients(None, WORDS, WORDS, parameters, padding_id=0, smoothing=0.5, heads=1)
+    logits = transformer(None, WORDS, parameters, heads=1)
+    np.testing.assert_array_equal(loss, cross_entropy(logits, WORDS, 0, 0.5))
+    want = transformer_backward(None, WORDS, parameters, cross_entropy_backward(logits, WORDS, 0, 0.5), heads=1)
+    np.testing.assert_array_equal(gradients["target.embedding.weight"], want["target.embedding.weight"])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+def test_a_step_hides_padding_on_either_side(smoothing):
+    # padding at the left is before real words: without a mask they would attend to it, and count it as a position
+    parameters, options = parameters_of(torch_model()), {"heads": 2, "padding_id": 0, "smoothing": smoothing}
+    for source, words in ((SOURCE, WORDS), (SOURCE[:, ::-1], WORDS[:, ::-1])):
+        loss, got, _ = training_step(source, words, parameters, None, lambda _, g, s: (g, s), start_id=3, **options)
+        hidden = {"source_mask": source != 0, "target_mask": words != 0}
+        want = loss_and_gradients(source, shift_right(words, 3), words, parameters, **hidden, **options)
+        assert loss == want[0]
+        for name, gradient in want[1].items():
+            np.testing.assert_array_equal(got[name], gradient)
 
 
 def test_without_padding_and_without_a_source():

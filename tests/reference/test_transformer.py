@@ -166,7 +166,7 @@ TABLE = {"target.embedding.weight": np.ones((3, 2))}
          "parameters=[]: missing ['embedding'], unknown []; pass embedding"),
         (lambda: transformer(None, IDS, TABLE, heads=1, positions="learned"), ValueError,
          "parameters=['embedding']: missing ['position'], unknown []"),
-        (lambda: transformer(None, IDS + 2, TABLE, heads=1), ValueError, "ids=3 at (0, 1): an id lies in 0..V-1"),
+        (lambda: transformer(None, IDS + 2, TABLE, heads=1), ValueError, "ids=3 at (0, 1): ids lie in 0..V-1"),
         (lambda: transformer(None, IDS[0], TABLE, heads=1), ShapeError, "target.shape=(2,): target has the 2 axes [B,T]"),
         (lambda: encode(IDS[0], TABLE, heads=1), ShapeError, "source.shape=(2,): source has the 2 axes [B,S]"),
         (lambda: transformer(None, IDS, TABLE, target_mask=np.ones((1, 2)), heads=1), TypeError,

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from attnspec.reference.cell import step_backward
 from attnspec.reference.shapes import ShapeError
 from attnspec.reference.unroll import unroll_backward
 from attnspec.reference.vanishing_gradient import state_jacobian, vanishing_gradient
@@ -29,6 +30,17 @@ def test_the_product_of_jacobians_is_what_back_propagation_through_time_gives(ce
         dfinal = tuple(np.split(one, STATES[cell], axis=1))
         _, dstate, _ = unroll_backward(x, state, parameters, np.zeros((B, T, N)), dfinal, cell)
         assert_close(products[:, 0, row], np.concatenate(dstate, axis=1), terms=TERMS)
+
+
+@given(st.sampled_from(CELLS), st.integers(0, 999))
+def test_a_factor_is_what_back_propagation_through_one_step_gives(cell, seed):
+    # one factor alone: in a product of an even number of them a wrong sign would not show
+    x, state, parameters = drawn(cell, seed)
+    factor, width = state_jacobian(x[:, 0], state, parameters, cell), STATES[cell] * N
+    for row in range(width):
+        one = np.broadcast_to(np.eye(width)[row], (B, width))
+        _, dstate, _ = step_backward(x[:, 0], state, parameters, tuple(np.split(one, STATES[cell], axis=1)), cell)
+        assert_close(factor[:, row], np.concatenate(dstate, axis=1), terms=M + N)
 
 
 @given(st.integers(0, 999), st.sampled_from(["rnn", "gru", "gru_reset_before", "lstm", "rnn_relu"]))

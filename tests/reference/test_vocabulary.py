@@ -38,10 +38,11 @@ def test_no_ids_are_accepted_of_any_type():
         (lambda: word_ids("a b", ("a",)), TypeError, "words='a b': they are a sequence of words; pass words.split()"),
         (lambda: word_ids(["a", "c"], ("a", "b")), ValueError, "words[1]='c': it is not among the V=2 words; pass"),
         (lambda: word_ids(["a"], ("a", "b", "a")), ValueError, "vocabulary has 'a' twice: a word has one id; remove one"),
+        (lambda: word_ids(["b"], ("b", "a", "a")), ValueError, "vocabulary has 'a' twice: a word has one id; remove one"),
         (lambda: check_ids("ids", np.array([[0, 1], [2, 0]]), 2), ValueError,
-         "ids=2 at (1, 0): an id lies in 0..V-1 with V=2; map unknown words"),
-        (lambda: check_ids("padding_id", np.array(-1), 2), ValueError, "padding_id=-1 at (): an id lies in 0..V-1 with V=2"),
-        (lambda: check_ids("ids", np.array([0.0]), 2), TypeError, "ids.dtype=float64: ids are integers; pass ids as places"),
+         "ids=2 at (1, 0): ids lie in 0..V-1 with V=2; map unknown words"),
+        (lambda: check_ids("padding_id", np.array(-1), 2), ValueError, "padding_id=-1 at (): ids lie in 0..V-1 with V=2"),
+        (lambda: check_ids("ids", np.array([0.0]), 2), TypeError, "ids.dtype=float64: ids are integers; pass integers"),
     ],
 )  # fmt: skip
 def test_errors(call, error, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -234,7 +235,11 @@ def interrupted(folder: Path, calls: int) -> tuple[int, str, str]:
     """Starts a slow audit and sends Ctrl-C to its process group, as a terminal does, once the target was called so often."""
     command = [sys.executable, "-m", "attnspec", "audit", "bad.py::slow", "--select", "softmax", "--json", "r.json"]
     pipe, counter = subprocess.PIPE, folder / "calls"
-    audit = subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    # A background job of a shell ignores SIGINT, and so would its children: the audit starts with the usual handler.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    audit = subprocess.Popen(
+        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=heard
+    )  # fmt: skip
     while audit.poll() is None and not (counter.is_file() and counter.stat().st_size >= calls):
         time.sleep(0.01)
     os.killpg(audit.pid, signal.SIGINT)

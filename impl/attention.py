@@ -10,7 +10,7 @@ from torch.nn import functional
 from attnspec.impl.errors import require
 from attnspec.impl.kv_cache import KeyValueCache
 
-__all__ = ["KeyValueCache", "MultiHeadAttention", "attention"]
+__all__ = ["KeyValueCache", "MultiHeadAttention", "attention", "attention_weights"]
 
 
 # The path rule: PyTorch's fused kernel (SDPA), unless softcap is given, as SDPA has no place for the tanh. For SDPA:
@@ -53,18 +53,12 @@ def attention(
         causal, window = True, None
     if T == 1:  # decoding: the only query has the last position, nothing is ahead of it
         causal = False
-    bias = None if bias is None else bias.to(q.dtype)  # under autocast q is narrower than a learned bias
     alone = window is None and mask is None and bias is None
     if causal and alone and softcap is None and T == S and scale > 2.0**-100:  # float32 keeps this above zero
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=G < H)
-    if causal or window is not None:
-        position, key = torch.arange(S - T, S, device=q.device)[:, None], torch.arange(S, device=q.device)
-        near = key <= position if window is None else (key <= position) & (key > position - window)
-        mask = near if mask is None else mask & near
-    if bias is not None:
-        mask = bias if mask is None else torch.where(mask, bias, -torch.inf)
+    mask = _one_mask(q, S, mask, bias, causal, window)
     if softcap is not None:
-        return _softcapped(q, k, v, mask, scale, softcap)
+        return _weights(q, k, mask, scale, softcap) @ v.repeat_interleave(H // G, dim=1)
     if mask is not None and mask.ndim < 2:
         mask = mask.expand(T, S)  # SDPA refuses masks of rank 0 and 1
     return functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=G < H)
@@ -81,14 +75,58 @@ attention.__attnspec__ = {  # type: ignore[attr-defined]
 }
 
 
-def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    score = softcap * torch.tanh((scale * q) @ k.mT / softcap)  # scaling q, not q·k, keeps float16 in range
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Takes the softmax of each query's scores: what `attention` weights the values by, and does not return.
+
+        weights[t] = softmax_s(score[t, s]) over the keys that t may see, score as in attention     (1)
+
+    Shapes:  q [B,H,T,D]  k [B,G,S,D]  mask, bias broadcast to [B,H,T,S] -> [B,H,T,S].
+    Units:   shares: a row sums to one; options are those of attention.
+    Empty:   a row with no visible key is exactly zero.
+    Errors:  those of attention.
+    Source:  arXiv:1706.03762 eq. 1.
+    Differs: the paper has no empty rows.
+    """
+    _check_arrays(q, k, k, mask, bias)
+    _check_options(scale, window, softcap)
+    mask = _one_mask(q, k.shape[2], mask, bias, causal, window)
+    return _weights(q, k, mask, q.shape[3] ** -0.5 if scale is None else scale, softcap)
+
+
+def _one_mask(
+    q: Tensor, S: int, mask: Tensor | None, bias: Tensor | None, causal: bool, window: int | None
+) -> Tensor | None:  # fmt: skip
+    """All that hides or biases, as one boolean or additive mask, or none."""
+    T = q.shape[2]
+    if causal or window is not None:
+        position, key = torch.arange(S - T, S, device=q.device)[:, None], torch.arange(S, device=q.device)
+        near = key <= position if window is None else (key <= position) & (key > position - window)
+        mask = near if mask is None else mask & near
+    if bias is None:
+        return mask
+    bias = bias.to(q.dtype)  # under autocast q is narrower than a learned bias
+    return bias if mask is None else torch.where(mask, bias, -torch.inf)
+
+
+def _weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    score = (scale * q) @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT  # scaling q keeps float16 in range
+    if softcap is not None:
+        score = softcap * torch.tanh(score / softcap)
     if mask is not None:
         score = torch.where(mask, score, -torch.inf) if mask.dtype == torch.bool else score + mask
     empty = (score == -torch.inf).all(dim=-1, keepdim=True)
     weights = torch.softmax(torch.where(empty, 0.0, score), dim=-1)  # of -inf alone it is NaN, and so is its gradient
-    return torch.where(empty, 0.0, weights) @ v
+    return torch.where(empty, 0.0, weights)
 
 
 def _check_options(scale: float | None, window: int | None, softcap: float | None) -> None:

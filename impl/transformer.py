@@ -1,0 +1,281 @@
+"""The Transformer: encoder and decoder, or one of them; a language model and a translator that decode with a cache."""
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attnspec.impl.config import TransformerConfig
+from attnspec.impl.decoder_cache import DecoderCache
+from attnspec.impl.errors import require
+from attnspec.impl.layers import Stack, norm_of
+from attnspec.impl.positions import Sight, sight_of_sequence, sight_of_slots, sinusoidal, token_positions, turn_by
+
+
+class TokenEmbedding(nn.Module):
+    """Turns tokens into vectors that say which word stands where.
+
+        out[b, t] = norm(c weight[ids[b, t]] + position(places[b, t])),  c = sqrt(M) if scaled, else 1     (1)
+
+    Shapes:  ids [B,T]  places [B,T] or [1,T] -> [B,T,M]; in state_dict embedding.weight [V,M], position.weight [P,M].
+    Units:   places count real tokens from 0; P is max_length. In training the result is dropped out.
+    Empty:   T may be zero.
+    Errors:  IndexError for an id outside of the vocabulary (on a GPU a device error).
+    Source:  arXiv:1706.03762 sec. 3.4, 3.5; arXiv:1810.04805 sec. 3 for learned positions.
+    Differs: the first paper has no norm here.
+    """
+
+    def __init__(self, config: TransformerConfig, V: int | None) -> None:
+        super().__init__()
+        M = config.width
+        self.embedding = None if V is None else nn.Embedding(V, M)
+        self.position = nn.Embedding(config.max_length, M) if config.positions == "learned" else None
+        for table in (self.embedding, self.position):
+            if table is not None:
+                nn.init.normal_(table.weight, std=M**-0.5)
+        self.embedding_norm = norm_of(config) if config.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.factor = math.sqrt(M) if config.scale_embeddings else 1.0
+        self.sinusoidal = config.positions == "sinusoidal"
+
+    def forward(self, ids: Tensor, places: Tensor, table: Tensor) -> Tensor:
+        """Looks up words and positions (class docstring)."""
+        x = functional.embedding(ids, table) * self.factor
+        if self.sinusoidal:
+            x = x + sinusoidal(places, x.shape[2]).to(x.dtype)
+        if self.position is not None:
+            x = x + self.position(places)
+        out: Tensor = self.dropout(self.embedding_norm(x))
+        return out
+
+
+class Output(nn.Module):
+    """Scores each word of the vocabulary by what the last layer says.
+
+        logits[b, t, v] = state[b, t]·W[v] + b[v]                                        (1)
+
+    Shapes:  state [B,T,M]  W [V,M]  b [V] -> [B,T,V]; in state_dict weight, if it is not tied, and bias, if there is one.
+    Units:   natural-log weights, not normalised.
+    Empty:   T may be zero.
+    Errors:  none.
+    Source:  arXiv:1706.03762 sec. 3.4; arXiv:1608.05859 for tied weights.
+    Differs: n/a.
+    """
+
+    def __init__(self, config: TransformerConfig, V: int) -> None:
+        super().__init__()
+        self.weight = None if config.tied else nn.Linear(config.width, V).weight
+        self.bias = nn.Parameter(torch.zeros(V)) if config.output_bias else None
+
+    def forward(self, state: Tensor, tied: Tensor) -> Tensor:
+        """Scores words (class docstring)."""
+        return functional.linear(state, tied if self.weight is None else self.weight, self.bias)
+
+
+class Transformer(nn.Module):
+    """An encoder and a decoder, or one of them, from one configuration.
+
+        logits = decode(target, encode(source)) W^T + b                                  (1)
+        logits = decode(target) W^T + b without an encoder, encode(source) W^T + b without a decoder     (2)
+
+    Shapes:  source, source_mask [B,S]  target, target_mask [B,T] -> [B,T,V], or [B,S,V] without a decoder. Names in
+             state_dict are those of docs/notation.md.
+    Units:   masks are True, or 1, at real tokens, whose positions count from 0: padding may stand on either side.
+             encoder_mask and decoder_mask [B|1,H|1,T,T] are boolean, True = may attend, beside padding and causality.
+    Empty:   S and T may be zero; what comes out at padding means nothing.
+    Errors:  ValueError for ids or masks of another shape or kind, and for more real tokens than max_length.
+    Source:  arXiv:1706.03762 sec. 3; arXiv:1801.10198 sec. 4.2.3 (no encoder); arXiv:1810.04805 sec. 3 (no decoder).
+    Differs: the first paper has probabilities: the softmax of the logits.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size, self.max_length = config.vocab_size, config.max_length
+        of_source = config.vocab_size if config.source_vocab_size is None else config.source_vocab_size
+        if config.encoder_layers:
+            self.source = TokenEmbedding(config, of_source)
+            self.encoder = Stack(config, config.encoder_layers, cross=False)
+        if config.decoder_layers:
+            self.target = TokenEmbedding(config, None if config.shared else config.vocab_size)
+            self.decoder = Stack(config, config.decoder_layers, cross=config.encoder_layers > 0)
+        self.output = Output(config, config.vocab_size if config.decoder_layers else of_source)
+
+    def forward(
+        self, source: Tensor | None, target: Tensor | None, source_mask: Tensor | None = None,
+        target_mask: Tensor | None = None, *, encoder_mask: Tensor | None = None, decoder_mask: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Scores the next word at each token (class docstring)."""
+        for name, ids, depth in (
+            ("source", source, self.config.encoder_layers), ("target", target, self.config.decoder_layers),
+        ):  # fmt: skip
+            fits = (ids is None) == (depth == 0)
+            rule = f"a model with {name} layers reads a {name}, one without does not; pass ids, or None"
+            require(fits, rule, **{name: None if ids is None else ids.shape}, layers=depth)
+        memory = None if source is None else self.encode(source, source_mask, encoder_mask)
+        if target is not None:
+            return self.score(self.decode(target, memory, target_mask, source_mask, decoder_mask))
+        return self.score(cast(Tensor, memory))
+
+    def encode(self, source: Tensor, source_mask: Tensor | None = None, encoder_mask: Tensor | None = None) -> Tensor:
+        """Reads a source: memory [B,S,M] (class docstring)."""
+        real, places = self._real("source", source, source_mask)
+        x = self.source(source, places, self._table("source"))
+        sight = sight_of_sequence(source.shape[1], real, encoder_mask, False, self.config, x)
+        out: Tensor = self.encoder(x, sight, turn_by(places, self.config, x.dtype))
+        return out
+
+    def decode(
+        self, target: Tensor, memory: Tensor | None, target_mask: Tensor | None = None,
+        source_mask: Tensor | None = None, decoder_mask: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Reads a target so far, and the memory of a source if there is one: state [B,T,M] (class docstring)."""
+        real, places = self._real("target", target, target_mask)
+        x = self.target(target, places, self._table("target"))
+        sight = sight_of_sequence(target.shape[1], real, decoder_mask, True, self.config, x)
+        memories = None if memory is None else self.decoder.memories(memory, _sight_of_memory(memory, source_mask))
+        out: Tensor = self.decoder(x, sight, turn_by(places, self.config, x.dtype), memories)
+        return out
+
+    def score(self, state: Tensor) -> Tensor:
+        """Scores words by the state of the last layer: logits [B,T,V] (class docstring)."""
+        logits: Tensor = self.output(state, self._table("target" if self.config.decoder_layers else "source"))
+        return logits
+
+    def _table(self, side: str) -> Tensor:
+        """The words of the source, or those of the target, which may be shared."""
+        shared = self.config.shared or side == "source"
+        return cast(nn.Embedding, (self.source if shared else self.target).embedding).weight
+
+    def _real(self, name: str, ids: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Which tokens are real [B,T], or None if all are, and where they stand, [B,T] or [1,T]."""
+        real, T = _checked(name, ids, mask), ids.shape[1]
+        if self.max_length < T:
+            longest = T if real is None else int(real.sum(dim=1).max())
+            rule = "a sequence has at most max_length real tokens; shorten it, or build a longer model"
+            require(longest <= self.max_length, rule, **{name: longest}, max_length=self.max_length)
+        return real, torch.arange(T, device=ids.device)[None] if real is None else token_positions(real)
+
+
+class Decoding(Transformer):
+    """What the two models with a decoder share: taking steps with a cache.
+
+        logits of extend = the last T of those of forward on all tokens so far           (1)
+
+    Shapes:  ids, mask [B,T] -> logits [B,T,V] and the state; index [B'] counts rows of the state.
+    Units:   T is any number: a prompt, a word, a chunk. capacity and length count real tokens of a row. Call eval()
+             first: in training there is dropout here too.
+    Empty:   T may be zero.
+    Errors:  those of Transformer and DecoderCache, which leave the state as it was.
+    Source:  arXiv:1911.02150 sec. 2.4.
+    Differs: n/a. extend writes into the state that it is given, and takes no gradient; the others give a new state.
+    """
+
+    def _start(self, B: int, capacity: int | None, memory: Tensor | None, mask: Tensor | None) -> DecoderCache:
+        rule = "a state holds between 1 and max_length tokens a row; use such a capacity, or None for max_length"
+        capacity = self.max_length if capacity is None else capacity
+        require(1 <= capacity <= self.max_length, rule, capacity=capacity, max_length=self.max_length)
+        memories = None
+        if memory is not None:
+            found = self.decoder.memories(memory, _sight_of_memory(memory, mask))
+            memories = [one._replace(k=one.k.contiguous(), v=one.v.contiguous()) for one in found]
+        device = self._table("target").device
+        return DecoderCache(B, self.config.decoder_layers, capacity, device, self.config.window, memories)
+
+    @torch.no_grad()
+    def _extend(self, ids: Tensor, state: DecoderCache, mask: Tensor | None) -> tuple[Tensor, DecoderCache]:
+        real = _checked("ids", ids, mask)
+        call = state.plan(ids.shape[0], ids.shape[1], real)
+        places = (call.seen - 1).clamp(min=0)
+        x = self.target(ids, places, self._table("target"))
+        sight = Sight()
+        if ids.shape[1] > 1 or call.scattered is not None or self.config.positions == "alibi" or state.window is not None:
+            sight = sight_of_slots(call.slots, call.seen, self.config, x)
+        x = self.decoder(x, sight, turn_by(places, self.config, x.dtype), state.memories, state.keeps(call))
+        state.finish(call)
+        return self.score(x), state
+
+    @torch.no_grad()
+    def reorder(self, state: DecoderCache, index: Tensor) -> DecoderCache:
+        """Takes other rows of the batch (class docstring)."""
+        return state.reorder(index)
+
+    @torch.no_grad()
+    def crop(self, state: DecoderCache, length: int) -> DecoderCache:
+        """Forgets all but the first `length` real tokens of each row (class docstring)."""
+        return state.crop(length)
+
+    @torch.no_grad()
+    def fork(self, state: DecoderCache) -> DecoderCache:
+        """Copies the state, so that both can go on (class docstring)."""
+        return state.fork()
+
+
+class CausalLM(Decoding):
+    """A language model: a decoder without a source. Docstrings of Transformer and Decoding."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        rule = "a language model has a decoder only; use encoder_layers=0"
+        require(config.encoder_layers == 0, rule, encoder_layers=config.encoder_layers)
+        super().__init__(config)
+
+    def logits(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Scores the word after each token."""
+        logits: Tensor = self(None, ids, target_mask=attention_mask)
+        return logits
+
+    def start(self, batch: int, capacity: int | None = None) -> DecoderCache:
+        """A state without a past."""
+        return self._start(batch, capacity, None, None)
+
+    def extend(self, ids: Tensor, state: DecoderCache, attention_mask: Tensor | None = None) -> tuple[Tensor, DecoderCache]:
+        """Reads further tokens; attention_mask [B,T] covers these."""
+        return self._extend(ids, state, attention_mask)
+
+
+class Seq2Seq(Decoding):
+    """A translator: an encoder and a decoder. Docstrings of Transformer and Decoding."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        layers = {"encoder_layers": config.encoder_layers, "decoder_layers": config.decoder_layers}
+        require(min(layers.values()) > 0, "a translator has an encoder and a decoder; give both layers", **layers)
+        super().__init__(config)
+
+    def logits(
+        self, source: Tensor, target: Tensor, source_mask: Tensor | None = None, target_mask: Tensor | None = None
+    ) -> Tensor:
+        """Scores the word after each token of the target."""
+        logits: Tensor = self(source, target, source_mask, target_mask)
+        return logits
+
+    @torch.no_grad()
+    def start(self, memory: Tensor, source_mask: Tensor | None = None, capacity: int | None = None) -> DecoderCache:
+        """A state without a past, with the keys and values of the memory for all layers, computed once."""
+        return self._start(memory.shape[0], capacity, memory, source_mask)
+
+    def extend(self, target: Tensor, state: DecoderCache, target_mask: Tensor | None = None) -> tuple[Tensor, DecoderCache]:
+        """Reads further tokens of the target; target_mask [B,T] covers these."""
+        return self._extend(target, state, target_mask)
+
+
+def _checked(name: str, ids: Tensor, mask: Tensor | None) -> Tensor | None:
+    whole = ids.ndim == 2 and not (ids.is_floating_point() or ids.dtype == torch.bool)
+    require(whole, "ids are whole numbers [B,T]; add an axis, or take the argmax", **{name: ids.shape}, dtype=ids.dtype)
+    return _checked_mask(name, ids.shape, mask)
+
+
+def _checked_mask(name: str, tokens: torch.Size, mask: Tensor | None) -> Tensor | None:
+    if mask is None:
+        return None
+    got = {f"{name}_mask": mask.shape, "dtype": mask.dtype, name: tokens}
+    rule = "a mask has an entry for each token, True or 1 where it is real; pass ids != padding_id"
+    require(mask.shape == tokens[:2] and not mask.is_floating_point(), rule, **got)
+    return mask != 0
+
+
+def _sight_of_memory(memory: Tensor, mask: Tensor | None) -> Sight:
+    require(memory.ndim == 3, "a memory is [B,S,M]; pass what encode gives", memory=memory.shape)
+    real = _checked_mask("source", memory.shape, mask)
+    return Sight() if real is None else Sight(mask=real[:, None, None, :])

@@ -53,14 +53,17 @@ class Carried:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, where: Any = True, **kw: Any) -> Any:
         if method == "reduce":
-            return functions.COMPUTE[ufunc.__name__](*inputs, **kw)
+            with np.errstate(all="ignore"):
+                return functions.COMPUTE[ufunc.__name__](*inputs, **kw)
         if method != "__call__" or kw:
             raise NotImplementedError(f"numpy.{ufunc.__name__}.{method} with {kw}: give carried_functions.py a rule for it")
-        result = functions.matmul(*inputs) if ufunc is np.matmul else functions.ufunc(ufunc, inputs, self)
+        with np.errstate(all="ignore"):
+            result = functions.matmul(*inputs) if ufunc is np.matmul else functions.ufunc(ufunc, inputs, self)
         return result if where is True else np.where(where, result, out[0])
 
     def __array_function__(self, function: Any, _: Any, args: Any, kw: Any) -> Any:
-        return functions.apply(function, args, kw, self)
+        with np.errstate(all="ignore"):  # errors of infinity are known to be unknown: Carried turns NaN into infinity
+            return functions.apply(function, args, kw, self)
 
     shape = property(lambda self: self.value.shape)
     ndim = property(lambda self: self.value.ndim)
@@ -93,10 +96,10 @@ class Carried:
         return functions.move(lambda x: x.transpose(*axes), (self,), {}, self)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
-        return functions.COMPUTE["sum"](self, axis=axis, keepdims=keepdims)
+        return np.sum(self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
-        return functions.COMPUTE["mean"](self, axis=axis, keepdims=keepdims)
+        return np.mean(self, axis=axis, keepdims=keepdims)
 
 
 def _operator(ufunc: Any, reflected: bool = False) -> Callable[[Any, Any], Any]:

@@ -201,20 +201,19 @@ COMPUTE: dict[str, Any] = {
 def ufunc(function: Any, inputs: tuple[Any, ...], like: Carried) -> Any:
     """An elementwise function: its interval error, its own rounding, and its slopes."""
     unit = like.unit
-    with np.errstate(all="ignore"):
-        if function not in rules.UFUNCS:  # comparisons, isfinite: decided by the values
-            decided = function(*(_value(x) for x in inputs))
-            if np.asarray(decided).dtype != np.bool_:
-                raise NotImplementedError(f"numpy.{function.__name__}: give carried_rules.py a rule for it")
-            return decided
-        value, error = rules.UFUNCS[function](*(pair(x, unit) for x in inputs), unit)
-        _, local = rules.UFUNCS[function](*(own(x, unit) for x in inputs), unit)
-        value = np.asarray(value)
-        slopes = SLOPES[function](*(np.asarray(_value(x), dtype=np.float64) for x in inputs), value)
-        back = [
-            (x.operation, elementwise(np.broadcast_to(np.asarray(slope, dtype=np.float64), value.shape), x.shape))
-            for x, slope in zip(inputs, slopes, strict=True)
-            if is_carried(x) and x.operation is not None
-        ]
+    if function not in rules.UFUNCS:  # comparisons, isfinite: decided by the values
+        decided = function(*(_value(x) for x in inputs))
+        if np.asarray(decided).dtype != np.bool_:
+            raise NotImplementedError(f"numpy.{function.__name__}: give carried_rules.py a rule for it")
+        return decided
+    value, error = rules.UFUNCS[function](*(pair(x, unit) for x in inputs), unit)
+    _, local = rules.UFUNCS[function](*(own(x, unit) for x in inputs), unit)
+    value = np.asarray(value)
+    slopes = SLOPES[function](*(np.asarray(_value(x), dtype=np.float64) for x in inputs), value)
+    back = [
+        (x.operation, elementwise(np.broadcast_to(np.asarray(slope, dtype=np.float64), value.shape), x.shape))
+        for x, slope in zip(inputs, slopes, strict=True)
+        if is_carried(x) and x.operation is not None
+    ]
     finite = np.where(np.isinf(value) | np.isnan(local), 0.0, local)
     return type(like)(value, error, unit, Operation(np.broadcast_to(finite, value.shape), back))

@@ -281,3 +281,17 @@ def test_float32_may_lose_what_is_below_its_smallest_number() -> None:
     assert tiny.error >= 1e-40
     weight = np.exp(Carried(-100.0, 0.0, U))
     assert weight.error >= abs(np.exp(np.float32(-100.0)).astype(np.float64) - weight.value) > 0
+
+
+def test_an_unknown_error_stays_unknown_without_a_warning() -> None:
+    """Where nothing is known any more the bound is infinite, whatever is computed of it; the values go on."""
+    unknown = Carried(np.ones((1, 2)), np.inf, U)
+    for result in (
+        np.sum(unknown, axis=1),
+        np.cumsum(unknown, axis=1),
+        unknown @ np.zeros((2, 1)),
+        unknown * 0,
+        np.mean(unknown),
+    ):
+        assert np.isfinite(result.value).all()
+        assert np.isinf(result.error).all()

@@ -19,11 +19,13 @@ $(VENV)/test-ready: $(BIN)/attnspec
 demo: $(BIN)/attnspec
 	$(BIN)/attnspec demo --report attnspec-report
 
-# In two parts: the audits of mutants and variants take most of the time, and tracing them would cover nothing new.
+# In two parts: the audits of mutants and variants, the comparisons with authorities, the proofs and the pages take most of the
+# time, and tracing them would cover nothing new.
+UNTRACED := tests/test_kill_matrix.py tests/test_alarms.py tests/authorities tests/docs tests/properties/proofs
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --ignore tests/test_kill_matrix.py --ignore tests/test_alarms.py
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered $(addprefix --ignore ,$(UNTRACED))
 	$(BIN)/coverage report --include='reference/*' --fail-under=100 --skip-covered
-	$(BIN)/python -m pytest -n $(JOBS) tests/test_kill_matrix.py tests/test_alarms.py
+	$(BIN)/python -m pytest -n $(JOBS) $(UNTRACED)
 
 check: lint types test
 

@@ -173,21 +173,6 @@ class RecurrentTranslator(nn.Module):
         state = self.start(self.encode(source, source_mask), source_mask)
         return self._advance(target, state, target_mask)[:2]
 
-    @torch.no_grad()
-    def free_running(
-        self, source: Tensor, start_id: int, end_id: int, limit: int, source_mask: Tensor | None = None
-    ) -> Tensor:
-        """Feeds the model its own most likely word until every sentence has ended, or limit: ids [B,T], T <= limit."""
-        require(limit >= 1, "a sentence has a word; pass 1 or more", limit=limit)
-        state = self.start(self.encode(source, source_mask), source_mask)
-        token = source.new_full((source.shape[0], 1), start_id)
-        ended, words = torch.zeros_like(token, dtype=torch.bool), token[:, :0]
-        while words.shape[1] < limit and not (words.shape[1] and bool(ended.all())):
-            logits, state = self.extend(token, state)
-            token = logits.argmax(dim=2).masked_fill(ended, end_id)
-            ended, words = ended | (token == end_id), torch.cat([words, token], dim=1)
-        return words
-
     def reorder(self, state: DecoderState, index: Tensor) -> DecoderState:
         """The state of the rows index [B'], which may repeat; nothing is shared with the old one."""
         return state.each(lambda array, axis: array.index_select(axis, index))

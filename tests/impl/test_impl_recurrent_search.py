@@ -1,10 +1,11 @@
-"""The states of impl.recurrent_translator: searches, free running, any schedule of extend, reorder and fork."""
+"""The states of impl.recurrent_translator: searches, impl's own greedy search, any schedule of extend, reorder and fork."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
 
+from attnspec.impl.decoding import greedy
 from attnspec.impl.recurrent_translator import DecoderState, RecurrentTranslator
 from attnspec.reference.beam_search import beam_search
 from attnspec.reference.greedy_search import greedy_search
@@ -45,7 +46,7 @@ def step_of(translator):
 
 
 @models
-def test_searches_and_free_running_find_what_the_reference_finds(kind, feeding):
+def test_searches_find_what_the_reference_finds(kind, feeding):
     @given(
         translations(kind, feeding, CELLS), st.integers(1, 5), st.integers(1, 3), st.sampled_from([0.0, 0.7]), max_examples=25
     )
@@ -57,8 +58,8 @@ def test_searches_and_free_running_find_what_the_reference_finds(kind, feeding):
         start, end = inputs[:, 0], int(inputs[0, -1])
         want = greedy_search(step, first, start, end, limit)
         np.testing.assert_array_equal(greedy_search(step_of(translator), state, start, end, limit), want)
-        free = translator.free_running(torch.tensor(source), int(start[0]), end, limit, mask_of(lengths, source.shape[1]))
-        np.testing.assert_array_equal(free, greedy_search(step, first, np.full(len(source), start[0]), end, limit))
+        free = greedy(translator, started(translator, source, lengths), torch.tensor(start)[:, None], end, limit)
+        np.testing.assert_array_equal(free.tokens, want)
         tokens, scores = beam_search(step, first, start, end, limit, beams, reference_reorder, alpha)
         own = beam_search(step_of(translator), state, start, end, limit, beams, reorder(translator), alpha)
         np.testing.assert_array_equal(own[0], tokens)
@@ -158,16 +159,15 @@ def test_extend_changes_nothing_that_it_was_given(kind, feeding):
         assert torch.equal(array, same)
 
 
-def test_free_running_stops_when_all_have_ended_and_at_the_limit():
+def test_greedy_search_stops_when_all_have_ended_and_at_the_limit():
     translator = RecurrentTranslator(4, 3, 4, attention="dot")
-    source = torch.zeros(2, 3, dtype=torch.long)
+    source, prompt = torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long)
     with torch.no_grad():
         translator.output.weight.zero_()
         translator.output.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 1.0]))  # of equal logits the lowest id wins
-    assert translator.free_running(source, 0, 2, 3).tolist() == [[1, 1, 1]] * 2
-    assert translator.free_running(source, 0, 1, 3).tolist() == [[1]] * 2
-    with pytest.raises(ValueError, match=r"^limit=0: a sentence has a word; pass 1 or more$"):
-        translator.free_running(source, 0, 1, 0)
+    state = translator.start(translator.encode(source))
+    assert greedy(translator, translator.fork(state), prompt, 2, 3).tokens.tolist() == [[1, 1, 1]] * 2
+    assert greedy(translator, state, prompt, 1, 3).tokens.tolist() == [[1]] * 2
 
 
 # Defects of the states: each must break the agreement or the independence that holds without it.

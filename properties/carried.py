@@ -4,11 +4,17 @@
         result = function(*numbers(arguments))        # the very code of reference/
     result.value, result.error                        # |computed - exact| <= error for any order of operations
     result.first_order(index)                         # the same for one element, sharper, to first order
+    result.enclosure()                                # as rigorous as error, nearly as sharp as first_order, and slow
 
 Every elementary operation adds what its operands' errors and its own rounding can do (`carried_rules.py`), so the bounds need
 no derivation by hand, and change with the reference. `error` is a worst case, in which errors never cancel: rigorous, and
 sharp enough for one or two layers. `first_order` follows every rounding to the result (`carried_tape.py`) and serves whole
-models.
+models in float64 and float32. In bfloat16 it would neglect what counts, so that small models have `carried_enclosure.py`.
+
+In bfloat16 every number that an elementary operation makes is stored in bfloat16, and the functions INSIDE work in float32 and
+store their result: the class of programs that torch, JAX and transformers are when their weights are in bfloat16. Not in the
+class, and a defect: sums whose partial sums are stored, positions or their angles in bfloat16, a softmax or norm whose
+intermediate results are stored.
 
 The modules of reference/ see this module's NumPy while `carrying` lasts, in this process and for all of its threads.
 """
@@ -18,16 +24,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from attnspec.properties import carried_functions as functions
-from attnspec.properties.carried_rules import Array
-from attnspec.properties.carried_tape import Operation, first_order
+from attnspec.properties.carried_enclosure import enclosure
+from attnspec.properties.carried_rules import BFLOAT16, FLOAT32, FLOAT64, Array, inner, is_short, stored
+from attnspec.properties.carried_tape import Operation, elementwise, first_order
 
-UNITS = {"float64": 2.0**-53, "float32": 2.0**-24}
+UNITS = {"float64": FLOAT64, "float32": FLOAT32, "bfloat16": BFLOAT16}
 REFERENCE = "attnspec.reference."
+# Functions of reference/ that a program in bfloat16 computes in float32. A root mean square norm stores the quotient and its
+# product with the weight, which are two functions here; a layer norm stores what it has centred and scaled.
+INSIDE = {
+    "softmax.softmax", "softmax.log_sum_exp", "activation.activate", "sigmoid.sigmoid", "layer_norm._normalised",
+    "rms_norm._root_mean_square", "sinusoidal_position.sinusoidal_position", "rotary_position._turn", "alibi.alibi_slopes",
+}  # fmt: skip
 
 
 class Carried:
@@ -47,6 +61,10 @@ class Carried:
     def first_order(self, index: tuple[int, ...]) -> float:
         """The sharper bound of one element."""
         return first_order(self.operation, index)
+
+    def enclosure(self) -> Array:
+        """The bound of all elements for which errors cancel and nothing is neglected."""
+        return np.where(np.isinf(self.value), 0.0, np.broadcast_to(enclosure(self.operation), self.value.shape))
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("this would lose the carried errors: reference/ must stay with the functions of carried_functions.py")
@@ -151,18 +169,78 @@ def carrying(unit: str = "float64") -> Iterator[Callable[[Any], Any]]:
     """Lets the modules of reference/ compute on carried numbers; gives the function that makes them from arrays."""
     u = UNITS[unit]
     modules = [m for name, m in sys.modules.items() if name.startswith(REFERENCE) and getattr(m, "np", None) is np]
+    numpy, inside = _Numpy(u), _inside(modules) if inner(u) != u else {}
 
     def numbers(x: Any) -> Any:
         if isinstance(x, np.ndarray) and x.dtype.kind == "f":
-            return Carried(x, 0.0, u)
+            return _given(x, u)
         if isinstance(x, Mapping):
             return {k: numbers(v) for k, v in x.items()}
         return type(x)(numbers(v) for v in x) if isinstance(x, (list, tuple)) else x
 
     for module in modules:
-        setattr(module, "np", _Numpy(u))  # noqa: B010 - the module is not known to have it
+        setattr(module, "np", numpy)  # noqa: B010 - the module is not known to have it
+    for (module, name), function in inside.items():
+        setattr(module, name, _in_float32(function, numpy))
     try:
         yield numbers
     finally:
         for module in modules:
             setattr(module, "np", np)  # noqa: B010
+        for (module, name), function in inside.items():
+            setattr(module, name, function)
+
+
+def _given(x: Array, u: float) -> Carried:
+    """Data: exact, as both sides get the same numbers; but bfloat16 has to round longer ones."""
+    if inner(u) == u or is_short(x, u).all():
+        return Carried(x, 0.0, u)
+    error = np.where(is_short(x, u), 0.0, u * np.abs(x))
+    return Carried(x, error, u, Operation(error, []))
+
+
+def _inside(modules: list[Any]) -> dict[tuple[Any, str], Callable[..., Any]]:
+    """Where the functions INSIDE are: their own modules, and those that import them."""
+    where = [name.rpartition(".") for name in INSIDE]
+    functions_ = {id(one) for module, _, name in where if (one := getattr(sys.modules.get(REFERENCE + module), name, None))}
+    return {(m, name): one for m in modules for name, one in vars(m).items() if callable(one) and id(one) in functions_}
+
+
+def _in_float32(function: Callable[..., Any], numpy: _Numpy) -> Callable[..., Any]:
+    """The function with operations of float32 inside, whose results are stored in the unit outside."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kw: Any) -> Any:
+        unit = numpy.unit
+        if inner(unit) == unit:  # called by another function of this kind
+            return function(*args, **kw)
+        numpy.unit = inner(unit)
+        try:
+            found = function(*_in_unit(args, numpy.unit), **_in_unit(kw, numpy.unit))
+        finally:
+            numpy.unit = unit
+        return tuple(_stored(x, unit) for x in found) if isinstance(found, tuple) else _stored(found, unit)
+
+    return wrapped
+
+
+def _in_unit(x: Any, unit: float) -> Any:
+    if isinstance(x, Carried):
+        return Carried(x.value, x.error, unit, x.operation)
+    if isinstance(x, Mapping):
+        return {k: _in_unit(v, unit) for k, v in x.items()}
+    return type(x)(_in_unit(v, unit) for v in x) if isinstance(x, (list, tuple)) else x
+
+
+def _stored(x: Any, unit: float) -> Any:
+    """A result of float32, rounded to a shorter format."""
+    if not isinstance(x, Carried):
+        return x
+    value = x.value
+
+    def again(error: Any) -> Any:
+        return np.where(np.isinf(value), 0.0, stored(value, error, unit))
+
+    back = [] if x.operation is None else [(x.operation, elementwise(np.ones(value.shape), value.shape))]
+    local = again(np.zeros(value.shape))
+    return Carried(value, again(x.error), unit, Operation(local, back, (lambda errors: again(errors[0])) if back else None))

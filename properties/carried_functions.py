@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attnspec.properties import carried_rules as rules
 from attnspec.properties.carried_rules import Pair
-from attnspec.properties.carried_tape import SLOPES, Operation, contracted, elementwise, moved
+from attnspec.properties.carried_kinks import widened, widened_max
+from attnspec.properties.carried_tape import SLOPES, Operation, contracted, cumulated, elementwise, moved, reduced
 
 if TYPE_CHECKING:
     from attnspec.properties.carried import Carried
@@ -115,17 +116,12 @@ def _sum(a: Carried, axis: Any = None, keepdims: bool = False, **kw: Any) -> Car
     _refuse("sum", kw)
     value, error = rules.total(pair(a, a.unit), axis, keepdims, a.unit)
     _, local = rules.total(own(a, a.unit), axis, keepdims, a.unit)
-    return type(a)(value, error, a.unit, _reduced(a, axis, keepdims, local, np.ones(a.shape)))
 
+    def again(errors: Sequence[Any]) -> Any:
+        return rules.total((a.value, errors[0]), axis, keepdims, a.unit)[1]
 
-def _reduced(a: Carried, axis: Any, keepdims: bool, local: Any, slope: Any) -> Operation:
-    """The record of a reduction: each entry gets the cotangent of the result that it went into, times its slope."""
-
-    def pull(cotangent: Any) -> Any:
-        full = cotangent if keepdims or axis is None else np.expand_dims(cotangent, axis)
-        return np.broadcast_to(full, a.shape) * slope
-
-    return Operation(np.asarray(local), [(a.operation, pull)] if a.operation is not None else [])
+    back = [] if a.operation is None else [(a.operation, reduced(np.ones(a.shape), axis, keepdims))]
+    return type(a)(value, error, a.unit, Operation(np.asarray(local), back, again if back else None))
 
 
 def _mean(a: Carried, axis: Any = None, keepdims: bool = False, **kw: Any) -> Any:
@@ -141,7 +137,12 @@ def _max(a: Carried, axis: Any = None, keepdims: bool = False, **kw: Any) -> Any
     error = np.max(finite, axis=axis, keepdims=keepdims, initial=0.0)
     largest = a.value == np.max(a.value, axis=axis, keepdims=True, initial=-np.inf)
     slope = largest / np.maximum(np.sum(largest, axis=axis, keepdims=True), 1)  # ties share
-    return type(a)(value, error, a.unit, _reduced(a, axis, keepdims, np.zeros_like(value), slope))
+
+    def again(errors: Sequence[Any]) -> Any:
+        return widened_max(a.value, errors[0], slope, axis, keepdims)
+
+    back = [] if a.operation is None else [(a.operation, reduced(slope, axis, keepdims))]
+    return type(a)(value, error, a.unit, Operation(np.zeros_like(value), back, again if back else None))
 
 
 def _min(a: Any, axis: Any = None, keepdims: bool = False, **kw: Any) -> Any:
@@ -159,8 +160,12 @@ def _cumsum(a: Carried, axis: int = -1, **kw: Any) -> Carried:
     _refuse("cumsum", kw)
     value, error = rules.running_total(pair(a, a.unit), axis, a.unit)
     _, local = rules.running_total(own(a, a.unit), axis, a.unit)
-    back = [(a.operation, lambda c: np.flip(np.cumsum(np.flip(c, axis), axis), axis))] if a.operation is not None else []
-    return type(a)(value, error, a.unit, Operation(local, back))
+
+    def again(errors: Sequence[Any]) -> Any:
+        return rules.running_total((a.value, errors[0]), axis, a.unit)[1]
+
+    back = [] if a.operation is None else [(a.operation, cumulated(a.ndim, axis))]
+    return type(a)(value, error, a.unit, Operation(local, back, again if back else None))
 
 
 def einsum(subscripts: str, *operands: Any) -> Carried:
@@ -174,8 +179,19 @@ def einsum(subscripts: str, *operands: Any) -> Carried:
         for i, x in enumerate(operands)
         if is_carried(x) and x.operation is not None
     ]
-    carried: Carried = type(first)(value, error, first.unit, Operation(local, back))
+
+    def again(errors: Sequence[Any]) -> Any:
+        return rules.contraction(subscripts, _with_errors(operands, errors, first.unit), first.unit)[1]
+
+    carried: Carried = type(first)(value, error, first.unit, Operation(local, back, again))
     return carried
+
+
+def _with_errors(operands: Any, errors: Sequence[Any], unit: float) -> list[Pair]:
+    """The operands, with other errors for those that were recorded."""
+    given = iter(errors)
+    recorded = [is_carried(x) and x.operation is not None for x in operands]
+    return [(x.value, next(given)) if mine else pair(x, unit) for x, mine in zip(operands, recorded, strict=True)]
 
 
 def matmul(a: Any, b: Any) -> Carried:
@@ -216,4 +232,9 @@ def ufunc(function: Any, inputs: tuple[Any, ...], like: Carried) -> Any:
         if is_carried(x) and x.operation is not None
     ]
     finite = np.where(np.isinf(value) | np.isnan(local), 0.0, local)
-    return type(like)(value, error, unit, Operation(np.broadcast_to(finite, value.shape), back))
+
+    def again(errors: Sequence[Any]) -> Any:
+        return widened(function, _with_errors(inputs, errors, unit), [by for _, by in back], errors, unit)
+
+    return type(like)(value, error, unit, Operation(np.broadcast_to(finite, value.shape), back, again))
+

@@ -5,6 +5,9 @@ have in its place: sums in any order, products fused or not, exp, log and tanh g
 `bounds.py`, C_EXP, C_LOG, C_TANH). Each rule here is a proven inequality: what the operand errors can do to the exact
 operation, plus its own rounding. First-order shortcuts are not taken. Source: Higham, Accuracy and Stability of Numerical
 Algorithms, 2nd ed., sec. 3.3 (running error analysis), lemma 3.1 (gamma_n).
+
+bfloat16 is a format to store numbers in: what an elementary operation makes is rounded to it once, and the operation itself,
+with all partial sums, exponentials and the like, works in float32 (`inner`), as the kernels of every library do.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from attnspec.properties.bounds import C_EXP, C_LOG, C_TANH
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # a value and its error
 C_OTHER = 4  # declared error of sqrt, sin, cos and power in units of u; correctly rounded would be 1
-SMALLEST = {2.0**-24: float(np.finfo(np.float32).tiny), 2.0**-53: float(np.finfo(np.float64).tiny)}  # normal numbers
-DYADIC = 2.0**11  # constants of at most 11 bits, as 0.5, 2 and 3, are exact in every format
+BFLOAT16, FLOAT32, FLOAT64 = 2.0**-8, 2.0**-24, 2.0**-53
+_TINY = float(np.finfo(np.float32).tiny)
+SMALLEST = {BFLOAT16: _TINY, FLOAT32: _TINY, FLOAT64: float(np.finfo(np.float64).tiny)}  # normal numbers
+# Constants of so few bits, as 0.5, 2 and 3, are exact in every format, and in bfloat16.
+DYADIC, DYADIC_BFLOAT16 = 2.0**11, 2.0**8
 
 
 def gamma(n: float, u: float) -> float:
@@ -29,13 +35,27 @@ def gamma(n: float, u: float) -> float:
     return n * u / (1 - n * u)
 
 
+def inner(u: float) -> float:
+    """The roundoff inside of an operation whose result is rounded to u."""
+    return FLOAT32 if u == BFLOAT16 else u
+
+
+def stored(value: Array, error: Array, u: float) -> Array:
+    """The error after a result is rounded from the inner format to u, if that is another."""
+    return error if inner(u) == u else error + u * (np.abs(value) + error) + lost(u)
+
+
 def constant(x: Any, u: float) -> Pair:
     """A number of the formula, not of the data: exact if short or an integer, else it was rounded or computed."""
     value = np.asarray(x, dtype=np.float64)
     if np.asarray(x).dtype.kind in "biu":
         return value, np.zeros_like(value)
-    short = ~np.isfinite(value) | (np.modf(np.frexp(value)[0] * DYADIC)[0] == 0)
-    return value, np.where(short, 0.0, 2 * u * np.abs(value))
+    return value, np.where(~np.isfinite(value) | is_short(value, u), 0.0, 2 * u * np.abs(value))
+
+
+def is_short(value: Array, u: float) -> NDArray[np.bool_]:
+    """Whether numbers have so few bits that no rounding touches them."""
+    return np.asarray(np.modf(np.frexp(value)[0] * (DYADIC_BFLOAT16 if u == BFLOAT16 else DYADIC))[0] == 0)
 
 
 def lost(u: float) -> float:
@@ -45,7 +65,8 @@ def lost(u: float) -> float:
 
 def rounded(value: Array, error: Array, roundings: Any, u: float) -> Pair:
     """Adds the rounding of the result itself; infinities are exact, as they come only from masks."""
-    error = error + roundings * u * (np.abs(value) + error)
+    inside = error + roundings * inner(u) * (np.abs(value) + error)
+    error = np.where(np.asarray(roundings) == 0, inside, stored(value, inside, u))
     return value, np.where(np.isinf(value), 0.0, error)
 
 
@@ -129,7 +150,8 @@ def sine(function: Callable[[Array], Array]) -> Callable[[Pair, float], Pair]:
     """Of sin and cos: both have slopes of at most one; near a zero the rounding is absolute, as the argument is reduced."""
 
     def rule(a: Pair, u: float) -> Pair:
-        return function(a[0]), np.minimum(a[1], 2.0) + C_OTHER * u
+        value = function(a[0])
+        return value, stored(value, np.minimum(a[1], 2.0) + C_OTHER * inner(u), u)
 
     return rule
 
@@ -153,14 +175,15 @@ def total(a: Pair, axis: Any, keepdims: bool, u: float) -> Pair:
     n = a[0].size / max(value.size, 1)
     error = np.sum(a[1], axis=axis, keepdims=keepdims)
     moved = np.sum(np.abs(a[0]) + a[1], axis=axis, keepdims=keepdims)
-    return value, np.where(np.isinf(value), 0.0, error + gamma(max(n - 1, 0), u) * moved)
+    return value, np.where(np.isinf(value), 0.0, stored(value, error + gamma(max(n - 1, 0), inner(u)) * moved, u))
 
 
 def contraction(subscripts: str, pairs: Sequence[Pair], u: float) -> Pair:
     """einsum: sums of n products of k factors in any order; at most n - 1 + k - 1 roundings reach a term.
 
     The errors of the factors are replaced one by one, |a||b| -> e_a (|b| + e_b) + |a| e_b, which is exact and does not
-    cancel as (|a| + e_a)(|b| + e_b) - |a||b| would.
+    cancel as (|a| + e_a)(|b| + e_b) - |a||b| would. More than two factors may be multiplied pair by pair, and each product
+    stored.
     """
     n = summed_terms(subscripts, [value.shape for value, _ in pairs])
     value = np.einsum(subscripts, *(v for v, _ in pairs))
@@ -169,8 +192,11 @@ def contraction(subscripts: str, pairs: Sequence[Pair], u: float) -> Pair:
     error = np.zeros_like(value)
     for i, (_, e) in enumerate(pairs):
         error = error + np.einsum(subscripts, *size[:i], e, *widened[i + 1 :])
-    error = error + gamma(max(n - 1, 0) + len(pairs) - 1, u) * np.einsum(subscripts, *widened) + n * lost(u)
-    return value, error
+    sizes = np.einsum(subscripts, *widened)
+    error = error + gamma(max(n - 1, 0) + len(pairs) - 1, inner(u)) * sizes + n * lost(u)
+    if inner(u) != u and len(pairs) > 2:
+        error = error + gamma(len(pairs) - 2, u) * sizes
+    return value, stored(value, error, u)
 
 
 def summed_terms(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> float:
@@ -188,7 +214,8 @@ def running_total(a: Pair, axis: int, u: float) -> Pair:
     """A cumulative sum: the last of n partial sums has n - 1 roundings, and no other has more."""
     moved = np.cumsum(np.abs(a[0]) + a[1], axis=axis)
     n = a[0].shape[axis]
-    return np.cumsum(a[0], axis=axis), np.cumsum(a[1], axis=axis) + gamma(max(n - 1, 0), u) * moved
+    value = np.cumsum(a[0], axis=axis)
+    return value, stored(value, np.cumsum(a[1], axis=axis) + gamma(max(n - 1, 0), inner(u)) * moved, u)
 
 
 def _finite(a: Pair) -> Array:

@@ -22,16 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Pullback = Callable[[Array], Array]  # from dy/d(result) to dy/d(operand)
+Map = Callable[[Array], Array]
 _clock = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
+class Slope:
+    """The derivative J of a result by one operand, as linear maps."""
+
+    back: Map  # from dy/d(result) to dy/d(operand): J^T
+    forward: Map  # from [K, *operand] to [K, *result]: J, for each of K
+    spread: Map  # from sizes [*operand] to [*result]: |J|
+
+
+@dataclass(frozen=True, eq=False)
 class Operation:
-    """One recorded operation: its own rounding, and how derivatives go back to its operands."""
+    """One recorded operation: its own rounding, its derivatives, and its error as a function of those of its operands."""
 
     local: Array
-    operands: Sequence[tuple[Operation, Pullback]]
+    operands: Sequence[tuple[Operation, Slope]]
+    again: Callable[[Sequence[Array]], Array] | None = None  # None: it is linear, and local does not depend on errors
     time: int = field(default_factory=lambda: next(_clock))
 
 
@@ -46,15 +56,15 @@ def first_order(operation: Operation | None, index: tuple[int, ...]) -> float:
         _, one = heappop(queue)  # the latest first: all that use its result have been seen
         slope = slopes.pop(one.time)
         bound += float(np.sum(np.abs(slope) * np.where(slope == 0, 0.0, one.local)))
-        for operand, pullback in one.operands:
+        for operand, by in one.operands:
             if operand.time not in slopes:
                 slopes[operand.time] = np.zeros(operand.local.shape)
                 heappush(queue, (-operand.time, operand))
-            slopes[operand.time] = slopes[operand.time] + pullback(slope)
+            slopes[operand.time] = slopes[operand.time] + by.back(slope)
     return bound
 
 
-def elementwise(slope: Array, shape: tuple[int, ...]) -> Pullback:
+def elementwise(slope: Array, shape: tuple[int, ...]) -> Slope:
     """Of an elementwise operation with derivative `slope`, whose operand of this shape was broadcast."""
     known = np.where(np.isfinite(slope), slope, 0.0)  # a slope is infinite only at masked entries and at sqrt(0)
 
@@ -65,10 +75,14 @@ def elementwise(slope: Array, shape: tuple[int, ...]) -> Pullback:
         stretched = tuple(i for i, size in enumerate(shape) if size == 1 and kept.shape[i] != 1)
         return np.asarray(np.sum(kept, axis=stretched, keepdims=True))
 
-    return pull
+    def push(sizes: Array) -> Array:
+        ones = (1,) * (known.ndim - len(shape))
+        return np.asarray(sizes.reshape(len(sizes), *ones, *shape) * known)
+
+    return Slope(pull, push, lambda sizes: np.asarray(sizes * np.abs(known)))
 
 
-def moved(origin: NDArray[np.int64], shape: tuple[int, ...]) -> Pullback:
+def moved(origin: NDArray[np.int64], shape: tuple[int, ...]) -> Slope:
     """Of an operation that only moves numbers: entry i of the result was entry origin[i] of the operand, or none (-1)."""
     size, places = int(np.prod(shape)), origin.ravel() + 1
 
@@ -76,10 +90,14 @@ def moved(origin: NDArray[np.int64], shape: tuple[int, ...]) -> Pullback:
         arrived = np.bincount(places, weights=cotangent.ravel(), minlength=size + 1)
         return np.asarray(arrived[1:].reshape(shape), dtype=np.float64)
 
-    return pull
+    def push(sizes: Array) -> Array:
+        flat = np.concatenate([np.zeros((len(sizes), 1)), sizes.reshape(len(sizes), -1)], axis=1)
+        return flat[:, places].reshape(len(sizes), *origin.shape)
+
+    return Slope(pull, push, lambda sizes: push(sizes[None])[0])
 
 
-def contracted(subscripts: str, values: Sequence[Array], which: int) -> Pullback:
+def contracted(subscripts: str, values: Sequence[Array], which: int) -> Slope:
     """Of an einsum, for its operand number `which`: the same einsum with the result's cotangent in its place."""
     inputs, output = subscripts.replace(" ", "").split("->")
     letters = inputs.split(",")
@@ -93,9 +111,42 @@ def contracted(subscripts: str, values: Sequence[Array], which: int) -> Pullback
 
     def pull(cotangent: Array) -> Array:
         full = np.einsum(f"{terms}->{wanted}", cotangent, *(value for _, value in others), np.ones(target))
-        return elementwise(np.ones_like(full), target)(full)
+        return elementwise(np.ones_like(full), target).back(full)
 
-    return pull
+    def push(sizes: Array) -> Array:
+        named = ",".join("Z" + name if i == which else name for i, name in enumerate(letters))
+        factors = [sizes if i == which else value for i, value in enumerate(values)]
+        return np.asarray(np.einsum(f"{named}->Z{output}", *factors, optimize=True))
+
+    def spread(sizes: Array) -> Array:
+        return np.asarray(np.einsum(subscripts, *(sizes if i == which else np.abs(v) for i, v in enumerate(values))))
+
+    return Slope(pull, push, spread)
+
+
+def reduced(slope: Array, axis: int | tuple[int, ...] | None, keepdims: bool) -> Slope:
+    """Of a sum (or, by its slope, a maximum) over some axes."""
+    axes = tuple(range(slope.ndim)) if axis is None else tuple(a % slope.ndim for a in np.atleast_1d(axis))
+    later = tuple(a + 1 for a in axes)
+
+    def pull(cotangent: Array) -> Array:
+        return np.asarray((cotangent if keepdims else np.expand_dims(cotangent, axes)) * slope)
+
+    return Slope(
+        pull,
+        lambda sizes: np.asarray(np.sum(sizes * slope, axis=later, keepdims=keepdims)),
+        lambda sizes: np.asarray(np.sum(sizes * np.abs(slope), axis=axes, keepdims=keepdims)),
+    )
+
+
+def cumulated(ndim: int, axis: int) -> Slope:
+    """Of a cumulative sum."""
+    axis = axis % ndim
+    return Slope(
+        lambda cotangent: np.flip(np.cumsum(np.flip(cotangent, axis), axis), axis),
+        lambda sizes: np.cumsum(sizes, axis + 1),
+        lambda sizes: np.cumsum(sizes, axis),
+    )
 
 
 def _power_slope(a: Array, b: Array, y: Array) -> tuple[Array, Array]:

@@ -42,9 +42,15 @@ docs: $(VENV)/test-ready
 alarms: $(VENV)/test-ready
 	$(BIN)/python benchmarks/alarms.py
 
-# Where the time of a quick audit goes: import, subject, oracle, engine.
-bench: $(VENV)/test-ready
+$(VENV)/bench-ready: $(VENV)/test-ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+# Where the time of a quick audit goes: import, subject, oracle, engine. Then the models against their peers on two threads
+# (minutes; Ctrl-C keeps what is there); writes docs/speed.json and docs/speed.md.
+bench: $(VENV)/bench-ready
 	$(BIN)/python benchmarks/quick_audit.py
+	$(BIN)/python -m benchmarks.models
 
 clean:
 	rm -rf $(VENV) build dist attnspec-report .attnspec .coverage*

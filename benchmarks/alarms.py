@@ -24,6 +24,8 @@ REAL: tuple[tuple[str, dict[str, str]], ...] = (
     ("torch:scaled_dot_product_attention", {"backend": "flash"}),
     ("torch:scaled_dot_product_attention", {"backend": "math"}),
     ("impl:attention", {}),
+    ("impl:attention", {"path": "explicit"}),
+    ("impl:attention", {"path": "sdpa"}),
 )
 TARGETS = (*((f"variant:{name}", {}) for name in VARIANTS), *REAL)
 

@@ -1,22 +1,18 @@
-"""Attention in PyTorch: one function with two paths, and the layer around it."""
+"""Attention in PyTorch: one function, computed on one of three paths, and the layer around it."""
 
 import math
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from attnspec.impl.attention_paths import check_path, chosen_path, explicit, flex, one_mask, sdpa, weights_of
 from attnspec.impl.errors import require
 from attnspec.impl.kv_cache import KeyValueCache
 
 __all__ = ["KeyValueCache", "MultiHeadAttention", "attention", "attention_weights"]
 
 
-# The path rule: PyTorch's fused kernel (SDPA), unless softcap is given, as SDPA has no place for the tanh. For SDPA:
-#   - is_causal only if T == S (its alignment is top-left), only alone, and only if scale > 0: torch 2.13's CPU kernel
-#     hides keys first and scales afterwards, so that scale = 0 gives NaN and scale < 0 shows what it must hide;
-#   - else one mask, boolean or additive with -inf: empty rows are zeros, forward and backward, in flash and in math.
 def attention(
     q: Tensor,
     k: Tensor,
@@ -28,18 +24,22 @@ def attention(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    path: str | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Weights each value by the softmax of its scaled score.
 
         score[t, s] = softcap * tanh(scale * q[t]·k[s] / softcap) + bias[t, s]        (1)
         out[t] = sum_s softmax_s(score[t, s]) v[s] over the keys that t may see       (2)
 
-    Query t has position p = t+S-T (bottom-right): causal shows it keys 0..p, window keys p-window+1..p.
+    Query t has position p = t+S-T (bottom-right): causal shows it keys 0..p, window keys p-window+1..p. For training, dropout
+    sets this share of the weights to zero, and divides the others by 1 - dropout. The path is how all this is computed:
+    sdpa, explicit or flex; None leaves it to the rule of docs/attention-paths.md. Paths differ by rounding.
 
     Shapes:  q [B,H,T,D]  k [B,G,S,D]  v [B,G,S,E]  mask, bias broadcast to [B,H,T,S] -> [B,H,T,E]
     Units:   scores are natural-log weights; scale defaults to 1/sqrt(D); mask True = may attend; bias -inf hides a key.
     Empty:   a row with no visible key is exactly zero and sends back zero gradients, also for T > S and S = 0.
-    Errors:  ValueError for sizes, dtypes or options that do not fit. NaN, infinity and a q·k beyond the dtype's range
+    Errors:  ValueError for sizes, dtypes, options or a path that do not fit. NaN, infinity and a q·k beyond the dtype's range
              spread even from hidden keys; smaller content of hidden keys changes nothing.
     Source:  arXiv:1706.03762 eq. 1; arXiv:2305.13245 sec. 2 (G < H); arXiv:2310.06825 sec. 2 (window);
              arXiv:2408.00118 sec. 2 (softcap).
@@ -47,21 +47,24 @@ def attention(
     """
     _check_arrays(q, k, v, mask, bias)
     _check_options(scale, window, softcap)
-    (H, T, D), (G, S) = q.shape[1:], k.shape[1:3]
+    check_path(path, q, softcap, dropout)
+    (T, D), S = q.shape[2:], k.shape[2]
     scale = D**-0.5 if scale is None else scale
     if window is not None and window >= S:  # it reaches the first key from every position
         causal, window = True, None
     if T == 1:  # decoding: the only query has the last position, nothing is ahead of it
         causal = False
-    alone = window is None and mask is None and bias is None
-    if causal and alone and softcap is None and T == S and scale > 2.0**-100:  # float32 keeps this above zero
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=G < H)
-    mask = _one_mask(q, S, mask, bias, causal, window)
-    if softcap is not None:
-        return _weights(q, k, mask, scale, softcap) @ v.repeat_interleave(H // G, dim=1)
-    if mask is not None and mask.ndim < 2:
-        mask = mask.expand(T, S)  # SDPA refuses masks of rank 0 and 1
-    return functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=G < H)
+    path = chosen_path(q, k, v, bias, softcap, dropout) if path is None else path
+    given = mask is not None or bias is not None
+    causal_only = causal and window is None and not given
+    if path == "sdpa" and causal_only and T == S and scale > 2.0**-100:  # float32 keeps this above zero
+        return sdpa(q, k, v, None, True, scale, dropout)
+    mask = one_mask(q, S, mask, bias, causal, window)
+    if path == "sdpa":
+        return sdpa(q, k, v, mask, False, scale, dropout)
+    if path == "flex":
+        return flex(q, k, v, mask, scale, softcap)
+    return explicit(q, k, v, mask, scale, softcap, dropout, complete=T <= S and not given)
 
 
 attention.__attnspec__ = {  # type: ignore[attr-defined]
@@ -99,34 +102,10 @@ def attention_weights(
     """
     _check_arrays(q, k, k, mask, bias)
     _check_options(scale, window, softcap)
-    mask = _one_mask(q, k.shape[2], mask, bias, causal, window)
-    return _weights(q, k, mask, q.shape[3] ** -0.5 if scale is None else scale, softcap)
-
-
-def _one_mask(
-    q: Tensor, S: int, mask: Tensor | None, bias: Tensor | None, causal: bool, window: int | None
-) -> Tensor | None:  # fmt: skip
-    """All that hides or biases, as one boolean or additive mask, or none."""
-    T = q.shape[2]
-    if causal or window is not None:
-        position, key = torch.arange(S - T, S, device=q.device)[:, None], torch.arange(S, device=q.device)
-        near = key <= position if window is None else (key <= position) & (key > position - window)
-        mask = near if mask is None else mask & near
-    if bias is None:
-        return mask
-    bias = bias.to(q.dtype)  # under autocast q is narrower than a learned bias
-    return bias if mask is None else torch.where(mask, bias, -torch.inf)
-
-
-def _weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    score = (scale * q) @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT  # scaling q keeps float16 in range
-    if softcap is not None:
-        score = softcap * torch.tanh(score / softcap)
-    if mask is not None:
-        score = torch.where(mask, score, -torch.inf) if mask.dtype == torch.bool else score + mask
-    empty = (score == -torch.inf).all(dim=-1, keepdim=True)
-    weights = torch.softmax(torch.where(empty, 0.0, score), dim=-1)  # of -inf alone it is NaN, and so is its gradient
-    return torch.where(empty, 0.0, weights)
+    mask = one_mask(q, k.shape[2], mask, bias, causal, window)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    weights, empty = weights_of(q, k, mask, scale, softcap, complete=False)
+    return weights if empty is None else weights.masked_fill(empty, 0.0)
 
 
 def _check_options(scale: float | None, window: int | None, softcap: float | None) -> None:

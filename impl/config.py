@@ -23,7 +23,8 @@ class TransformerConfig:
 
     Shapes:  see docs/notation.md for the parameters that a configuration gives.
     Units:   max_length counts real tokens of a sequence; window counts them too, the current one included; dropout is
-             the share of entries that training sets to zero, after the embeddings and after each sub-layer.
+             the share of entries that training sets to zero, after the embeddings and after each sub-layer, attention_dropout
+             that of attention weights, activation_dropout that of the hidden entries of feed-forward layers.
     Empty:   no encoder_layers: no encoder, so a language model; no decoder_layers: an encoder alone. None stands for
              kv_heads = heads, head_width = width / heads, source_vocab_size = vocab_size, rotary_width = head_width,
              scale = 1/sqrt(D), last_norm = (order is "pre"), positions: none.
@@ -62,6 +63,8 @@ class TransformerConfig:
     tied: bool = True
     output_bias: bool = False
     dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
 
     @property
     def groups(self) -> int:
@@ -115,7 +118,9 @@ class TransformerConfig:
     def _check_numbers(self) -> None:
         require(0 <= self.eps < math.inf, "it is added to a variance; use 1e-5", eps=self.eps)
         require(0 < self.rotary_base < math.inf, "frequencies are its powers; use 10000.0", rotary_base=self.rotary_base)
-        require(0 <= self.dropout < 1, "it is a share of entries below one; use 0.1, or 0.0 for none", dropout=self.dropout)
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            share = getattr(self, name)
+            require(0 <= share < 1, "it is a share of entries below one; use 0.1, or 0.0 for none", **{name: share})
         require(self.scale is None or math.isfinite(self.scale), "it is finite; use None for 1/sqrt(D)", scale=self.scale)
         capped = self.softcap is None or 0 < self.softcap < math.inf
         require(capped, "a cap is positive and finite; use None for none", softcap=self.softcap)

@@ -11,11 +11,15 @@ from torch.nn import functional
 from attnspec.impl.errors import require
 
 
-class Steps(Protocol):
-    """What a model must offer: CausalLM and Seq2Seq do."""
+class Extends(Protocol):
+    """A model that takes steps."""
 
     def extend(self, ids: Tensor, state: Any, mask: Tensor | None = None, /) -> tuple[Tensor, Any]:
         """Reads further tokens [B,T]: logits [B,T,V] and the state."""
+
+
+class Steps(Extends, Protocol):
+    """What a model must offer: CausalLM and Seq2Seq do."""
 
     def reorder(self, state: Any, index: Tensor) -> Any:
         """Takes rows of the state."""
@@ -24,11 +28,14 @@ class Steps(Protocol):
 class Generated(NamedTuple):
     """Words and what the model gave them: tokens [B,T] and the natural log of their probabilities [B,T].
 
-    After the first end_id of a row tokens are end_id and log_probs 0. The prompt is not part of it.
+    After the first end_id of a row tokens are end_id and log_probs 0. The prompt is not part of it. With a draft: how many
+    words it proposed for each row [B], and how many of these are in the text.
     """
 
     tokens: Tensor
     log_probs: Tensor
+    accepted: Tensor | None = None
+    proposed: Tensor | None = None
 
 
 class Beams(NamedTuple):
@@ -140,12 +147,12 @@ def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Ten
 def _generate(
     model: Steps, state: Any, prompt: Tensor, end_id: int, limit: int, mask: Tensor | None, choose: Callable[[Tensor], Tensor]
 ) -> Generated:  # fmt: skip
-    logits, state = _read(model, state, prompt, end_id, limit, mask)
+    logits, state = read_prompt(model, state, prompt, end_id, limit, mask)
     ended = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     tokens, log_probs = [], []
     while True:
         token = torch.where(ended, end_id, choose(logits))
-        log_prob = _log_softmax(logits).gather(1, token[:, None])[:, 0]
+        log_prob = log_softmax(logits).gather(1, token[:, None])[:, 0]
         tokens.append(token)
         log_probs.append(torch.where(ended, 0.0, log_prob))
         ended = ended | (token == end_id)
@@ -155,8 +162,8 @@ def _generate(
         logits = logits[:, -1]
 
 
-def _read(
-    model: Steps, state: Any, prompt: Tensor, end_id: int, limit: int, mask: Tensor | None
+def read_prompt(
+    model: Extends, state: Any, prompt: Tensor, end_id: int, limit: int, mask: Tensor | None
 ) -> tuple[Tensor, Any]:  # fmt: skip
     """The logits [B,V] of the last real token of each prompt, and the state after it."""
     require(limit >= 1, "a search returns at least 1 word; use 1 or more", limit=limit)
@@ -172,7 +179,7 @@ def _read(
     return logits[torch.arange(len(prompt), device=prompt.device), last], state
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
+def log_softmax(logits: Tensor) -> Tensor:
     """In float32 at least: sums over a sentence would lose all digits in bfloat16."""
     return functional.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
@@ -199,14 +206,14 @@ def beam(
     """
     require(beams >= 1, "a beam has hypotheses; use 1 or more", beams=beams)
     require(offset >= 0, "lengths are counted from it; use 0 or 5", offset=offset)
-    logits, state = _read(model, state, prompt, end_id, limit, mask)
+    logits, state = read_prompt(model, state, prompt, end_id, limit, mask)
     (B, V), K, device = logits.shape, beams, logits.device
     sentence = torch.arange(B, device=device)[:, None]
     logits, rows = logits.repeat_interleave(K, dim=0), sentence.expand(B, K)
     state = model.reorder(state, rows.flatten())
     penalties = [((offset + t) / (offset + 1)) ** alpha for t in range(1, limit + 1)]
     tokens = torch.full((B, K, limit), end_id, device=device)
-    log_probs = torch.zeros(B, K, limit, dtype=_log_softmax(logits[:1]).dtype, device=device)
+    log_probs = torch.zeros(B, K, limit, dtype=log_softmax(logits[:1]).dtype, device=device)
     finished = Beams(tokens, log_probs, torch.full_like(log_probs[:, :, 0], -torch.inf))
     live = Beams(tokens, log_probs, finished.scores.clone())
     live.scores[:, 0] = 0.0  # only one of the K equal beginnings counts
@@ -217,7 +224,7 @@ def beam(
                 break
             logits, state = model.extend(live.tokens[:, :, t - 1].reshape(-1, 1), model.reorder(state, rows.flatten()))
             logits = logits[:, -1]
-        found = _log_softmax(logits).view(B, K, V)  # (1)
+        found = log_softmax(logits).view(B, K, V)  # (1)
         s, candidate = _best((live.scores[:, :, None] + found).flatten(1), min(2 * K, K * V))
         parent, word = candidate // V, candidate % V
         grown = Beams(live.tokens[sentence, parent], live.log_probs[sentence, parent], s)

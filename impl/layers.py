@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from attnspec.impl.attention import attention, attention_weights
 from attnspec.impl.config import TransformerConfig
@@ -55,7 +56,7 @@ class HeadAttention(nn.Module):
         out = concat_h(attention(q_h, k_h, v_h)) Wo^T + bo                               (1)
 
     Shapes:  q [B,H,T,D]  k, v [B,G,S,D] -> [B,T,M].
-    Units:   options are those of the configuration; sight says who sees whom.
+    Units:   options are those of the configuration; sight says who sees whom. In training weights are dropped out.
     Empty:   a query with no visible key gets o.bias, or zero without one.
     Errors:  those of attention.
     Source:  arXiv:1706.03762 sec. 3.2.2; arXiv:2305.13245 sec. 2 (G < H).
@@ -65,7 +66,7 @@ class HeadAttention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.H, self.G, self.D = config.heads, config.groups, config.channels
-        self.scale, self.softcap = config.scale, config.softcap
+        self.scale, self.softcap, self.dropout = config.scale, config.softcap, config.attention_dropout
         self.o = nn.Linear(self.H * self.D, config.width, config.bias)
         self.recorded: list[Tensor] | None = None
 
@@ -73,7 +74,8 @@ class HeadAttention(nn.Module):
         """Attends (class docstring)."""
         if self.recorded is not None:
             self.recorded.append(attention_weights(q, k, **sight._asdict(), scale=self.scale, softcap=self.softcap))
-        found = attention(q, k, v, **sight._asdict(), scale=self.scale, softcap=self.softcap)
+        dropout = self.dropout if self.training else 0.0
+        found = attention(q, k, v, **sight._asdict(), scale=self.scale, softcap=self.softcap, dropout=dropout)
         out: Tensor = self.o(found.transpose(1, 2).flatten(2))
         return out
 
@@ -137,7 +139,7 @@ class FeedForward(nn.Module):
         out = down(f(up(x))),  or down(f(gate(x)) * up(x)) if gated;  f = activation     (1)
 
     Shapes:  x [...,M] -> [...,M]; weights up, gate [F,M], down [M,F].
-    Units:   with a gate the activations are ReGLU, GEGLU (both forms) and SwiGLU.
+    Units:   with a gate the activations are ReGLU, GEGLU (both forms) and SwiGLU. In training what down reads is dropped out.
     Empty:   no positions, no output.
     Errors:  none.
     Source:  arXiv:1706.03762 eq. 2; arXiv:2002.05202 sec. 2 for the gate.
@@ -150,12 +152,13 @@ class FeedForward(nn.Module):
         self.gate = nn.Linear(config.width, config.hidden, config.bias) if config.gated else None
         self.down = nn.Linear(config.hidden, config.width, config.bias)
         self.activation = ACTIVATIONS[config.activation]
+        self.dropout = nn.Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Works on each position (class docstring)."""
         up = self.up(x)
         hidden = self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up
-        out: Tensor = self.down(hidden)
+        out: Tensor = self.down(self.dropout(hidden))
         return out
 
 
@@ -202,12 +205,15 @@ class Stack(nn.Module):
         x_0 = x,  x_{i+1} = layer_i(x_i),  out = norm(x_L)                               (1)
 
     Shapes:  x [B,T,M] -> [B,T,M]; in state_dict the layers are 0 .. L-1, beside norm.
-    Units:   keeps[i] belongs to layer i, memories[i] too.
+    Units:   keeps[i] belongs to layer i, memories[i] too. With `recompute` a gradient costs the memory of one layer, as
+             each keeps only its input, and runs again, with the same dropout, in the backward pass.
     Empty:   no tokens, no output.
     Errors:  those of attention.
-    Source:  arXiv:1706.03762 sec. 3.1; arXiv:2002.04745 table 1 for the last norm.
+    Source:  arXiv:1706.03762 sec. 3.1; arXiv:2002.04745 table 1 for the last norm; arXiv:1604.06174 sec. 3.
     Differs: n/a.
     """
+
+    recompute = False
 
     def __init__(self, config: TransformerConfig, depth: int, cross: bool) -> None:
         super().__init__()
@@ -223,7 +229,11 @@ class Stack(nn.Module):
         """Passes tokens through all layers (class docstring)."""
         for i in range(self.depth):
             memory, keep = memories[i] if memories else None, keeps[i] if keeps else None
-            x = self.get_submodule(str(i))(x, sight, turn, memory, keep)
+            layer = self.get_submodule(str(i))
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(layer, x, sight, turn, memory, keep, use_reentrant=False)
+            else:
+                x = layer(x, sight, turn, memory, keep)
         out: Tensor = self.norm(x)
         return out
 
@@ -258,7 +268,7 @@ def recorded_weights(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     Empty:   the row of a query that sees nothing is zero.
     Errors:  none.
     Source:  arXiv:1706.03762 eq. 1.
-    Differs: n/a. Weights are computed a second time here, as the fused kernels do not give them.
+    Differs: n/a. Weights are computed a second time here, before dropout, as the fused kernels do not give them.
     """
     heads = {name: one for name, one in model.named_modules() if isinstance(one, HeadAttention)}
     weights: dict[str, list[Tensor]] = {name: [] for name in heads}

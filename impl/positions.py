@@ -1,7 +1,7 @@
 """Where tokens stand, and what that means: vectors to add, angles to turn by, distances to pay for, keys to see."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -150,8 +150,9 @@ def sight(visible: Tensor, distance: Tensor, config: TransformerConfig, dtype: t
         visible = visible & (distance < config.window)
     if config.positions != "alibi":
         return Sight(mask=visible)
-    slopes = torch.tensor(alibi_slopes(config.heads), dtype=dtype, device=distance.device)[:, None, None]
-    return Sight(bias=torch.where(visible, -slopes * distance, -torch.inf))
+    fine = torch.promote_types(dtype, torch.float32)  # bfloat16 does not even hold the distances
+    slopes = torch.tensor(alibi_slopes(config.heads), dtype=fine, device=distance.device)[:, None, None]
+    return Sight(bias=torch.where(visible, (-slopes * distance).to(dtype), -torch.inf))
 
 
 def sight_of_sequence(
@@ -179,17 +180,37 @@ def sight_of_sequence(
     return sight(visible, p[..., None, :] - p[..., None], config, like.dtype)
 
 
-def sight_of_slots(slots: slice, seen: Tensor, config: TransformerConfig, like: Tensor) -> Sight:
-    """What tokens see of a cache whose slot s holds the s-th real token of its row.
+def sight_of_slots(token: Tensor, seen: Tensor, config: TransformerConfig, like: Tensor) -> Sight:
+    """What tokens see of a cache, given which real token of its row each slot holds.
 
-        visible[b, t, s] = s < seen[b, t],  distance = s - max(seen[b, t] - 1, 0)        (1)
+        visible[b, t, s] = 0 <= token[b, s] < seen[b, t],  distance = token[b, s] - max(seen[b, t] - 1, 0)     (1)
 
-    Shapes:  seen [B|1,T] -> a mask [B|1,1,T,S], or a bias [B|1,H,T,S]; slots are the S that are read.
-    Units:   seen counts the real tokens up to the query, itself included.
+    Shapes:  token [B|1,S]  seen [B|1,T] -> a mask [B|1,1,T,S], or a bias [B|1,H,T,S].
+    Units:   seen counts the real tokens up to the query, itself included; a slot that holds none has a negative token.
     Empty:   a query before the first real token sees nothing.
     Errors:  none.
     Source:  as in sight_of_sequence, of which these are the last rows.
     Differs: n/a.
     """
-    slot, seen = torch.arange(slots.start, slots.stop, device=like.device), seen[:, None, :, None]
-    return sight(slot < seen, slot - (seen - 1).clamp(min=0), config, like.dtype)
+    token, seen = token[:, None, None, :], seen[:, None, :, None]
+    return sight((token >= 0) & (token < seen), token - (seen - 1).clamp(min=0), config, like.dtype)
+
+
+def sight_by_age(slots: int, config: TransformerConfig, like: Tensor) -> Tensor:
+    """What one token sees of a ring, wherever in the ring it stands: computed once for all steps.
+
+        bias[h, j] = that of the token that is (slots - 1 - j) mod slots back: 0 or ALiBi's in the window, else -inf     (1)
+        the token in slot p sees slot s by bias[h, s + slots - 1 - p]                    (2)
+
+    Shapes:  -> [1,H|1,1,2 slots - 1], of which a step reads a slice.
+    Units:   each slot that (2) is asked about holds a token.
+    Empty:   n/a.
+    Errors:  none.
+    Source:  as in sight_of_sequence.
+    Differs: n/a.
+    """
+    age = (slots - 1 - torch.arange(2 * slots - 1, device=like.device)) % slots
+    seen = sight((age >= 0)[None, None, None], age, config, like.dtype)
+    if seen.mask is None:
+        return cast(Tensor, seen.bias)
+    return torch.zeros(seen.mask.shape, dtype=like.dtype, device=like.device).masked_fill(~seen.mask, -torch.inf)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attnspec.impl.config import TransformerConfig
-from attnspec.impl.decoder_cache import DecoderCache
+from attnspec.impl.decoder_cache import PIECE, Call, DecoderCache
 from attnspec.impl.errors import require
 from attnspec.impl.layers import Stack, norm_of
-from attnspec.impl.positions import Sight, sight_of_sequence, sight_of_slots, sinusoidal, token_positions, turn_by
+from attnspec.impl.positions import Sight, sight_of_sequence, sinusoidal, token_positions, turn_by
 
 
 class TokenEmbedding(nn.Module):
@@ -164,16 +164,16 @@ class Decoding(Transformer):
 
         logits of extend = the last T of those of forward on all tokens so far           (1)
 
-    Shapes:  ids, mask [B,T] -> logits [B,T,V] and the state; index [B'] counts rows of the state.
-    Units:   T is any number: a prompt, a word, a chunk. capacity and length count real tokens of a row. Call eval()
-             first: in training there is dropout here too.
+    Shapes:  ids, mask [B,T] -> logits [B,T,V] and the state; index [B'] counts rows of the state; length [B] or a number.
+    Units:   T is any number: a prompt, a word, a chunk. capacity and length count real tokens of a row, piece those that
+             a ring takes in one go (DecoderCache). Call eval() first: in training there is dropout here too.
     Empty:   T may be zero.
     Errors:  those of Transformer and DecoderCache, which leave the state as it was.
     Source:  arXiv:1911.02150 sec. 2.4.
-    Differs: n/a. extend writes into the state that it is given, and takes no gradient; the others give a new state.
+    Differs: n/a. extend and crop use up the state that they are given, and take no gradient; reorder and fork copy it.
     """
 
-    def _start(self, B: int, capacity: int | None, memory: Tensor | None, mask: Tensor | None) -> DecoderCache:
+    def _start(self, B: int, capacity: int | None, piece: int, memory: Tensor | None, mask: Tensor | None) -> DecoderCache:
         rule = "a state holds between 1 and max_length tokens a row; use such a capacity, or None for max_length"
         capacity = self.max_length if capacity is None else capacity
         require(1 <= capacity <= self.max_length, rule, capacity=capacity, max_length=self.max_length)
@@ -182,28 +182,35 @@ class Decoding(Transformer):
             found = self.decoder.memories(memory, _sight_of_memory(memory, mask))
             memories = [one._replace(k=one.k.contiguous(), v=one.v.contiguous()) for one in found]
         device = self._table("target").device
-        return DecoderCache(B, self.config.decoder_layers, capacity, device, self.config.window, memories)
+        return DecoderCache(B, self.config.decoder_layers, capacity, device, self.config.window, memories, piece)
 
     @torch.no_grad()
     def _extend(self, ids: Tensor, state: DecoderCache, mask: Tensor | None) -> tuple[Tensor, DecoderCache]:
-        real = _checked("ids", ids, mask)
-        call = state.plan(ids.shape[0], ids.shape[1], real)
-        places = (call.seen - 1).clamp(min=0)
-        x = self.target(ids, places, self._table("target"))
-        sight = Sight()
-        if ids.shape[1] > 1 or call.scattered is not None or self.config.positions == "alibi" or state.window is not None:
-            sight = sight_of_slots(call.slots, call.seen, self.config, x)
-        x = self.decoder(x, sight, turn_by(places, self.config, x.dtype), state.memories, state.keeps(call))
+        real, (B, T), n = _checked("ids", ids, mask), ids.shape, state.piece
+        call = state.plan(B, T, real)
+        x = self.target(ids, call.places, self._table("target"))
+        if n >= T:
+            return self.score(self._step(x, call, state)), state
+        found = []
+        for t in range(0, T, n):  # all of it fits: nothing can go wrong after the first piece
+            piece = x[:, t : t + n]
+            call = state.plan(B, piece.shape[1], None if real is None else real[:, t : t + n])
+            found.append(self._step(piece, call, state))
+        return self.score(torch.cat(found, dim=1)), state
+
+    def _step(self, x: Tensor, call: Call, state: DecoderCache) -> Tensor:
+        """Passes new tokens through the decoder, and those that it remembers."""
+        turn, sight = turn_by(call.places, self.config, x.dtype), state.sight(call, self.config, x)
+        out: Tensor = self.decoder(x, sight, turn, state.memories, state.keeps(call))
         state.finish(call)
-        return self.score(x), state
+        return out
 
     @torch.no_grad()
     def reorder(self, state: DecoderCache, index: Tensor) -> DecoderCache:
         """Takes other rows of the batch (class docstring)."""
         return state.reorder(index)
 
-    @torch.no_grad()
-    def crop(self, state: DecoderCache, length: int) -> DecoderCache:
+    def crop(self, state: DecoderCache, length: int | Tensor) -> DecoderCache:
         """Forgets all but the first `length` real tokens of each row (class docstring)."""
         return state.crop(length)
 
@@ -226,9 +233,9 @@ class CausalLM(Decoding):
         logits: Tensor = self(None, ids, target_mask=attention_mask)
         return logits
 
-    def start(self, batch: int, capacity: int | None = None) -> DecoderCache:
+    def start(self, batch: int, capacity: int | None = None, *, piece: int = PIECE) -> DecoderCache:
         """A state without a past."""
-        return self._start(batch, capacity, None, None)
+        return self._start(batch, capacity, piece, None, None)
 
     def extend(self, ids: Tensor, state: DecoderCache, attention_mask: Tensor | None = None) -> tuple[Tensor, DecoderCache]:
         """Reads further tokens; attention_mask [B,T] covers these."""
@@ -251,9 +258,11 @@ class Seq2Seq(Decoding):
         return logits
 
     @torch.no_grad()
-    def start(self, memory: Tensor, source_mask: Tensor | None = None, capacity: int | None = None) -> DecoderCache:
+    def start(
+        self, memory: Tensor, source_mask: Tensor | None = None, capacity: int | None = None, *, piece: int = PIECE
+    ) -> DecoderCache:
         """A state without a past, with the keys and values of the memory for all layers, computed once."""
-        return self._start(memory.shape[0], capacity, memory, source_mask)
+        return self._start(memory.shape[0], capacity, piece, memory, source_mask)
 
     def extend(self, target: Tensor, state: DecoderCache, target_mask: Tensor | None = None) -> tuple[Tensor, DecoderCache]:
         """Reads further tokens of the target; target_mask [B,T] covers these."""

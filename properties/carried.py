@@ -11,9 +11,9 @@ no derivation by hand, and change with the reference. `error` is a worst case, i
 sharp enough for one or two layers. `first_order` follows every rounding to the result (`carried_tape.py`) and serves whole
 models in float64 and float32. In bfloat16 it would neglect what counts, so that small models have `carried_enclosure.py`.
 
-In bfloat16 every number that an elementary operation makes is stored in bfloat16, and the functions INSIDE work in float32 and
-store their result: the class of programs that torch, JAX and transformers are when their weights are in bfloat16. Not in the
-class, and a defect: sums whose partial sums are stored, positions or their angles in bfloat16, a softmax or norm whose
+In bfloat16 every number that an elementary operation makes is stored in bfloat16, and the functions INSIDE work in float32
+and store their result: the class of programs that torch, JAX and transformers are when their weights are in bfloat16. Not in
+the class, and a defect: sums whose partial sums are stored, positions or their angles in bfloat16, a softmax or norm whose
 intermediate results are stored.
 
 The modules of reference/ see this module's NumPy while `carrying` lasts, in this process and for all of its threads.
@@ -32,7 +32,7 @@ import numpy as np
 from attnspec.properties import carried_functions as functions
 from attnspec.properties.carried_enclosure import enclosure
 from attnspec.properties.carried_rules import BFLOAT16, FLOAT32, FLOAT64, Array, inner, is_short, stored
-from attnspec.properties.carried_tape import Operation, elementwise, first_order
+from attnspec.properties.carried_tape import Operation, elementwise, first_order, now
 
 UNITS = {"float64": FLOAT64, "float32": FLOAT32, "bfloat16": BFLOAT16}
 REFERENCE = "attnspec.reference."
@@ -168,8 +168,9 @@ class _Numpy:
 def carrying(unit: str = "float64") -> Iterator[Callable[[Any], Any]]:
     """Lets the modules of reference/ compute on carried numbers; gives the function that makes them from arrays."""
     u = UNITS[unit]
-    modules = [m for name, m in sys.modules.items() if name.startswith(REFERENCE) and getattr(m, "np", None) is np]
-    numpy, inside = _Numpy(u), _inside(modules) if inner(u) != u else {}
+    every = [m for name, m in sys.modules.items() if name.startswith(REFERENCE)]
+    modules = [m for m in every if getattr(m, "np", None) is np]
+    numpy, inside = _Numpy(u), _inside(every) if inner(u) != u else {}
 
     def numbers(x: Any) -> Any:
         if isinstance(x, np.ndarray) and x.dtype.kind == "f":
@@ -214,12 +215,12 @@ def _in_float32(function: Callable[..., Any], numpy: _Numpy) -> Callable[..., An
         unit = numpy.unit
         if inner(unit) == unit:  # called by another function of this kind
             return function(*args, **kw)
-        numpy.unit = inner(unit)
+        numpy.unit, entered = inner(unit), now()
         try:
             found = function(*_in_unit(args, numpy.unit), **_in_unit(kw, numpy.unit))
         finally:
             numpy.unit = unit
-        return tuple(_stored(x, unit) for x in found) if isinstance(found, tuple) else _stored(found, unit)
+        return tuple(_stored(x, unit, entered) for x in found) if isinstance(found, tuple) else _stored(found, unit, entered)
 
     return wrapped
 
@@ -232,7 +233,7 @@ def _in_unit(x: Any, unit: float) -> Any:
     return type(x)(_in_unit(v, unit) for v in x) if isinstance(x, (list, tuple)) else x
 
 
-def _stored(x: Any, unit: float) -> Any:
+def _stored(x: Any, unit: float, entered: int) -> Any:
     """A result of float32, rounded to a shorter format."""
     if not isinstance(x, Carried):
         return x
@@ -242,5 +243,5 @@ def _stored(x: Any, unit: float) -> Any:
         return np.where(np.isinf(value), 0.0, stored(value, error, unit))
 
     back = [] if x.operation is None else [(x.operation, elementwise(np.ones(value.shape), value.shape))]
-    local = again(np.zeros(value.shape))
-    return Carried(value, again(x.error), unit, Operation(local, back, (lambda errors: again(errors[0])) if back else None))
+    of_errors = (lambda errors: again(errors[0])) if back else None
+    return Carried(value, again(x.error), unit, Operation(again(np.zeros(value.shape)), back, of_errors, entered))

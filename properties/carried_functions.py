@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnspec.properties import carried_rules as rules
-from attnspec.properties.carried_rules import Pair
 from attnspec.properties.carried_kinks import widened, widened_max
+from attnspec.properties.carried_rules import Pair
 from attnspec.properties.carried_tape import SLOPES, Operation, contracted, cumulated, elementwise, moved, reduced
 
 if TYPE_CHECKING:
@@ -153,7 +153,13 @@ def _sort(a: Any, axis: int = -1, **kw: Any) -> Any:
     """The numbers in another order; each place moves by at most the largest error along the axis."""
     _refuse("sort", kw)
     out: Any = np.take_along_axis(a, np.argsort(a.value, axis=axis), axis=axis)
-    return type(a)(out.value, np.max(a.error, axis=axis, keepdims=True, initial=0.0), a.unit, out.operation)
+    error = np.max(a.error, axis=axis, keepdims=True, initial=0.0)
+    back = [(out.operation, elementwise(np.ones(a.shape), a.shape))]
+
+    def again(errors: Sequence[Any]) -> Any:
+        return errors[0] + 2 * np.max(errors[0], axis=axis, keepdims=True, initial=0.0)
+
+    return type(a)(out.value, error, a.unit, Operation(np.zeros(a.shape), back, again))
 
 
 def _cumsum(a: Carried, axis: int = -1, **kw: Any) -> Carried:
@@ -171,8 +177,9 @@ def _cumsum(a: Carried, axis: int = -1, **kw: Any) -> Carried:
 def einsum(subscripts: str, *operands: Any) -> Carried:
     """numpy.einsum with explicit subscripts."""
     first = next(x for x in operands if is_carried(x))
-    value, error = rules.contraction(subscripts, [pair(x, first.unit) for x in operands], first.unit)
-    _, local = rules.contraction(subscripts, [own(x, first.unit) for x in operands], first.unit)
+    folded = sum(is_carried(x) and x.operation is not None for x in operands) > 1  # not by weights, which are data
+    value, error = rules.contraction(subscripts, [pair(x, first.unit) for x in operands], first.unit, folded)
+    _, local = rules.contraction(subscripts, [own(x, first.unit) for x in operands], first.unit, folded)
     values = [np.asarray(_value(x), dtype=np.float64) for x in operands]
     back = [
         (x.operation, contracted(subscripts, values, i))
@@ -181,7 +188,7 @@ def einsum(subscripts: str, *operands: Any) -> Carried:
     ]
 
     def again(errors: Sequence[Any]) -> Any:
-        return rules.contraction(subscripts, _with_errors(operands, errors, first.unit), first.unit)[1]
+        return rules.contraction(subscripts, _with_errors(operands, errors, first.unit), first.unit, folded)[1]
 
     carried: Carried = type(first)(value, error, first.unit, Operation(local, back, again))
     return carried
@@ -237,4 +244,3 @@ def ufunc(function: Any, inputs: tuple[Any, ...], like: Carried) -> Any:
         return widened(function, _with_errors(inputs, errors, unit), [by for _, by in back], errors, unit)
 
     return type(like)(value, error, unit, Operation(np.broadcast_to(finite, value.shape), back, again))
-

@@ -178,12 +178,12 @@ def total(a: Pair, axis: Any, keepdims: bool, u: float) -> Pair:
     return value, np.where(np.isinf(value), 0.0, stored(value, error + gamma(max(n - 1, 0), inner(u)) * moved, u))
 
 
-def contraction(subscripts: str, pairs: Sequence[Pair], u: float) -> Pair:
+def contraction(subscripts: str, pairs: Sequence[Pair], u: float, folded: bool = False) -> Pair:
     """einsum: sums of n products of k factors in any order; at most n - 1 + k - 1 roundings reach a term.
 
     The errors of the factors are replaced one by one, |a||b| -> e_a (|b| + e_b) + |a| e_b, which is exact and does not
     cancel as (|a| + e_a)(|b| + e_b) - |a||b| would. More than two factors may be multiplied pair by pair, and each product
-    stored.
+    stored; folded: one of them may be scaled and stored before, as queries are.
     """
     n = summed_terms(subscripts, [value.shape for value, _ in pairs])
     value = np.einsum(subscripts, *(v for v, _ in pairs))
@@ -194,8 +194,8 @@ def contraction(subscripts: str, pairs: Sequence[Pair], u: float) -> Pair:
         error = error + np.einsum(subscripts, *size[:i], e, *widened[i + 1 :])
     sizes = np.einsum(subscripts, *widened)
     error = error + gamma(max(n - 1, 0) + len(pairs) - 1, inner(u)) * sizes + n * lost(u)
-    if inner(u) != u and len(pairs) > 2:
-        error = error + gamma(len(pairs) - 2, u) * sizes
+    if inner(u) != u:
+        error = error + gamma(len(pairs) - 2 + folded, u) * sizes
     return value, stored(value, error, u)
 
 

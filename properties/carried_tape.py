@@ -35,14 +35,21 @@ class Slope:
     spread: Map  # from sizes [*operand] to [*result]: |J|
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Operation:
     """One recorded operation: its own rounding, its derivatives, and its error as a function of those of its operands."""
 
     local: Array
     operands: Sequence[tuple[Operation, Slope]]
     again: Callable[[Sequence[Array]], Array] | None = None  # None: it is linear, and local does not depend on errors
+    entered: int | None = None  # of the result of a function that works in another format: the time when it was called
+    radius: Array | None = None  # what carried_enclosure.py has found, once it was asked for this or a later operation
     time: int = field(default_factory=lambda: next(_clock))
+
+
+def now() -> int:
+    """A time between those of two operations."""
+    return next(_clock)
 
 
 def first_order(operation: Operation | None, index: tuple[int, ...]) -> float:
@@ -91,7 +98,7 @@ def moved(origin: NDArray[np.int64], shape: tuple[int, ...]) -> Slope:
         return np.asarray(arrived[1:].reshape(shape), dtype=np.float64)
 
     def push(sizes: Array) -> Array:
-        flat = np.concatenate([np.zeros((len(sizes), 1)), sizes.reshape(len(sizes), -1)], axis=1)
+        flat = np.concatenate([np.zeros((len(sizes), 1)), sizes.reshape(len(sizes), size)], axis=1)
         return flat[:, places].reshape(len(sizes), *origin.shape)
 
     return Slope(pull, push, lambda sizes: push(sizes[None])[0])

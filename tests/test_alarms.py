@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOW = {"row_by_row", "numpy_numbers", "numpy_key_by_key"}  # Python loops: one dtype is enough here
 REAL = {
     "impl:attention": {},
+    "impl:attention -o path=explicit": {"path": "explicit"},
+    "impl:attention -o path=sdpa": {"path": "sdpa"},
     "torch:scaled_dot_product_attention": {},
     "torch:scaled_dot_product_attention -o backend=flash": {"backend": "flash"},
     "torch:scaled_dot_product_attention -o backend=math": {"backend": "math"},

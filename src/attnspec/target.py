@@ -42,6 +42,7 @@ DECLARATIONS: dict[str, tuple[str, ...] | type] = {
     "scale": float,
     "poison": ("huge", "nan"),
     "backend": ("default", "flash", "math", "efficient", "cudnn"),
+    "path": ("sdpa", "explicit", "flex"),
 }
 LISTS = ("dtypes", "mask")  # comma lists of the values above
 ALIASES = {"layout": {"bhld": "bhtd", "bnsh": "bhtd", "blhd": "bthd", "bshd": "bthd"}}
@@ -166,8 +167,9 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
 
 
 def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
-    if "backend" in declared and "backend" not in own:
-        raise UsageError(f"backend={declared['backend']}: {target} has no backends to select; drop the option")
+    for option in ("backend", "path"):
+        if option in declared and option not in own:
+            raise UsageError(f"{option}={declared[option]}: {target} has no {option}s to select; drop the option")
 
 
 def _called_if_factory(found: Any, target: str) -> Any:

@@ -6,6 +6,7 @@ Hypothesis in test_authorities.py and, for the table of ideas, in docs/generate.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from attnspec.properties.carried import UNITS, Carried, carrying
 Draw = Callable[[Any], Any]  # draw(strategy) gives a value, as in Hypothesis' st.data()
 
 # A bound above these shares of the largest result could hide a wrong formula: what a test with it says is void.
-POWER = {"float64": 1e-8, "float32": 1e-2}
-# Above these the interval bound is blunt enough for the first-order one to be worth its time.
-BLUNT = {"float64": 1e-10, "float32": 1e-4}
+POWER = {"float64": 1e-8, "float32": 1e-2, "bfloat16": 0.5}
+# Above these the interval bound is blunt enough for a sharper one to be worth its time.
+BLUNT = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 0.0}
 
 
 @dataclass(frozen=True)
@@ -79,23 +80,38 @@ def agrees(got: Any, function: Callable[..., Any], *args: Any, unit: str = "floa
 
     where want = function(*args, **kwargs) and error(u) is what rounding with roundoff u may do to any computation of the
     same formula (`properties/carried.py`): the rigorous interval where that says something, else the first-order bound at
-    the elements that differ most. `unit` is what the authority computed in. `got` is built like the result: an
-    array, or a tuple, list or dict of such; integers must be equal.
+    the elements that differ most; in bfloat16 the rigorous enclosure of all elements. `unit` is what the authority computed
+    in. `got` is built like the result: an array, or a tuple, list or dict of such; integers must be equal.
     """
+    compare(got, carried(function, *args, unit=unit, **kwargs), unit, function.__name__)
+
+
+def carried(function: Callable[..., Any], *args: Any, unit: str = "float64", **kwargs: Any) -> Any:
+    """What the reference says, with its errors."""
     with carrying(unit) as numbers:
-        want = function(*numbers(args), **numbers(kwargs))
-    _compare(got, want, unit, function.__name__)
+        here = getattr(sys.modules[function.__module__], function.__name__, None)
+        wraps = getattr(here, "__wrapped__", None) is function  # as `carrying` does where a function works in another format
+        return (here if wraps else function)(*numbers(args), **numbers(kwargs))
 
 
-def _compare(got: Any, want: Any, unit: str, where: str) -> None:
+def bounds(want: Carried, unit: str, places: int = 6) -> np.ndarray[Any, Any]:
+    """How far off some elements may be: all of them in bfloat16, else so many, evenly spaced."""
+    if unit == "bfloat16":
+        return want.enclosure()
+    flat = np.unique(np.linspace(0, want.size - 1, places).astype(int))
+    return np.array([want.first_order(tuple(map(int, np.unravel_index(i, want.shape)))) for i in flat])
+
+
+def compare(got: Any, want: Any, unit: str, where: str) -> None:
+    """Raises unless `got` is what `carried` gave for `want`, as in `agrees`."""
     if isinstance(want, dict):
         assert set(got) == set(want), f"{where}: got {sorted(got)}, want {sorted(want)}"
         for key in want:
-            _compare(got[key], want[key], unit, f"{where}[{key!r}]")
+            compare(got[key], want[key], unit, f"{where}[{key!r}]")
     elif isinstance(want, (tuple, list)):
         assert len(got) == len(want), f"{where}: got {len(got)} results, want {len(want)}"
         for i, one in enumerate(want):
-            _compare(got[i], one, unit, f"{where}[{i}]")
+            compare(got[i], one, unit, f"{where}[{i}]")
     elif want is None:
         assert got is None, f"{where}: got {got}, want None"
     else:
@@ -120,7 +136,9 @@ def _compare_arrays(got: np.ndarray[Any, Any], want: Any, unit: str, where: str)
     size = max(1.0, float(np.max(np.abs(value))))
     limit = POWER[unit] * size
     places = np.arange(value.size)
-    if np.max(error) * both > BLUNT[unit] * size:  # the sharper bound, where it is most likely to be exceeded
+    if unit == "bfloat16":
+        error = want.enclosure()[~special]
+    elif np.max(error) * both > BLUNT[unit] * size:  # the sharper bound, where it is most likely to be exceeded
         places = np.unique([*np.argsort(-off, kind="stable")[:4], 0, value.size - 1])
         index = np.argwhere(~special)
         error = np.array([want.first_order(tuple(index[i])) for i in places])

@@ -14,13 +14,14 @@ import torch
 import transformers
 from hypothesis import strategies as st
 
+from attnspec.impl.weight_names import Cut, Names
 from attnspec.reference.key_value_cache import empty_cache, extend
 from attnspec.reference.training_step import loss_and_gradients
 from tests.authorities import hugging_face as decoders
 from tests.authorities import hugging_face_translators as translators
 from tests.authorities import hugging_face_weights as weights
 from tests.authorities.hugging_face import Case
-from tests.authorities.hugging_face_weights import Cut, Names, left_out, translated
+from tests.authorities.hugging_face_weights import left_out, translated
 
 Change = Callable[[Case], Case]
 LAYER = {"hidden_size": 8, "intermediate_size": 9, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 11}
@@ -93,13 +94,13 @@ def test_each_number_of_a_model_is_used_once_or_left_out_with_a_reason(name: str
     ],
 )
 def test_a_table_that_uses_an_entry_wrongly_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises((AssertionError, ValueError), match=message):
+    with pytest.raises(ValueError, match=message):
         translated(numbered("GPT2LMHeadModel"), {**weights.GPT2, **change})
 
 
 def test_an_entry_without_a_name_is_refused() -> None:
     names = {key: ours for key, ours in weights.GPT2.items() if key != "transformer.wpe.weight"}
-    with pytest.raises(AssertionError, match=r"transformer\.wpe\.weight: 0 names in the table"):
+    with pytest.raises(AssertionError, match=r"transformer\.wpe\.weight.*: 0 names in the table"):
         translated(numbered("GPT2LMHeadModel"), names)
 
 

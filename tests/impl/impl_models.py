@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -89,3 +90,12 @@ def model_of(net: Any, **tokens: Any) -> Model:
     options = {name: getattr(net.config, name) for name in names}
     parameters = {name: one.numpy() for name, one in net.state_dict().items()}
     return Model(tokens.get("source"), tokens.get("target"), parameters, tokens.get("masks", {}), options, net.vocab_size)
+
+
+def gradients(net: Any) -> dict[str, np.ndarray]:
+    """Under the names of state_dict, which splits what is joined inside."""
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for mine, theirs in zip(twin.parameters(), net.parameters(), strict=True):
+            mine.copy_(torch.zeros_like(theirs) if theirs.grad is None else theirs.grad)
+    return {name: one.numpy() for name, one in twin.state_dict().items()}

@@ -43,6 +43,8 @@ def raises(message, call, *args, **kwargs):
         ({"eps": -1.0}, "eps=-1.0: it is added to a variance; use 1e-5"),
         ({"rotary_base": 0.0}, "rotary_base=0.0: frequencies are its powers; use 10000.0"),
         ({"dropout": 1.0}, "dropout=1.0: it is a share of entries below one; use 0.1, or 0.0 for none"),
+        ({"attention_dropout": -0.1}, "attention_dropout=-0.1: it is a share of entries below one; use 0.1, or 0.0 for none"),
+        ({"activation_dropout": 1}, "activation_dropout=1: it is a share of entries below one; use 0.1, or 0.0 for none"),
         ({"scale": float("nan")}, "scale=nan: it is finite; use None for 1/sqrt(D)"),
         ({"softcap": 0.0}, "softcap=0.0: a cap is positive and finite; use None for none"),
         (

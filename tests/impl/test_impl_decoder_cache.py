@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from attnspec.impl import decoder_cache
 from attnspec.impl import transformer as impl_transformer
 from attnspec.impl.decoder_cache import DecoderCache
 from attnspec.reference.transformer import transformer
 from tests.authorities.agreement import agrees
+from tests.impl.cache_lists import Lists
 from tests.impl.impl_models import always, built, masks, model_of, small, started, tensor
 from tests.reference.drawn_models import Model, models
 
@@ -36,53 +40,24 @@ def in_pieces(net: Any, model: Model, cuts: list[int], state: Any) -> np.ndarray
     return torch.cat(found, dim=1).numpy()
 
 
-@always(models(KINDS), st.lists(st.integers(0, 4), max_size=4))
-def test_any_schedule_gives_the_logits_of_the_reference(model, cuts):
-    # an empty piece, one word, a prompt and then words, all at once; padding anywhere
+@always(models(KINDS), st.lists(st.integers(0, 4), max_size=4), st.integers(1, 4))
+def test_any_schedule_gives_the_logits_of_the_reference(model, cuts, piece):
+    # an empty piece, one word, a prompt and then words, all at once; padding anywhere; with a window in a ring
     net = built(model)
-    got = in_pieces(net, model, [min(cut, model.target.shape[1]) for cut in cuts], started(net, model))
+    got = in_pieces(net, model, [min(cut, model.target.shape[1]) for cut in cuts], started(net, model, piece=piece))
     agrees(got, transformer, model.source, model.target, model.parameters, **model.arguments)
-
-
-class Lists:
-    """What a cache stands for: for each row its real tokens, and the row of the source that it reads."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.rows = model, [([], b) for b in range(len(model.target))]
-
-    def extend(self, ids: np.ndarray, real: np.ndarray) -> None:
-        self.rows = [([*words, *ids[b, real[b]]], s) for b, (words, s) in enumerate(self.rows)]
-
-    def check(self, got: np.ndarray, real: np.ndarray) -> None:
-        """The logits of the last real token of each row that had one, against the reference."""
-        asked = np.flatnonzero(real.any(axis=1))
-        if not asked.size:
-            return
-        words = [self.rows[b][0] for b in asked]
-        T = max(map(len, words))
-        target = np.array([[0] * (T - len(one)) + one for one in words])
-        target_mask = np.arange(T) >= T - np.array([[len(one)] for one in words])
-        rows = [self.rows[b][1] for b in asked]
-        source = None if self.model.source is None else self.model.source[rows]
-        of_source = {name: one[rows] for name, one in self.model.masks.items() if name == "source_mask"}
-        last = [int(np.flatnonzero(real[b])[-1]) for b in asked]
-        options = self.model.options | of_source | {"target_mask": target_mask}
-        agrees(got[asked, last], last_logits, source, target, self.model.parameters, **options)
-
-
-def last_logits(*args: Any, **options: Any) -> Any:
-    return transformer(*args, **options)[:, -1]
 
 
 def run(net: Any, model: Model, program: list[tuple[str, int]], rng: np.random.Generator) -> None:
     """Runs a program on a cache and on lists; whatever a step leaves behind goes on with other words."""
-    lists, state, left = Lists(model), started(net, model, capacity=16), []
+    state, left = started(net, model, capacity=16), []
+    lists = Lists(model, state.slots)
     for step, n in program:
-        B = len(lists.rows)
+        B = len(lists.words)
         if step in ("extend", "padded"):
             ids = rng.integers(model.V, size=(B, n))
             real = rng.random((B, n)) < (0.6 if step == "padded" else 2)
-            if max(len(words) + r.sum() for (words, _), r in zip(lists.rows, real, strict=True)) > 14:
+            if max(len(words) + r.sum() for words, r in zip(lists.words, real, strict=True)) > 14:
                 continue
             got, state = net.extend(torch.tensor(ids), state, None if step == "extend" else torch.tensor(real))
             lists.extend(ids, real)
@@ -90,21 +65,24 @@ def run(net: Any, model: Model, program: list[tuple[str, int]], rng: np.random.G
             for old in [one for one in left if one.longest < one.capacity]:
                 net.extend(torch.tensor(rng.integers(model.V, size=(len(old.seen), 1))), old)
             continue
-        old = state
+        if step == "crop":
+            lengths = rng.integers(n, n + 2, size=B)
+            state = net.crop(state, torch.tensor(lengths))
+            lists.crop(lengths)
+            continue
+        left.append(state)
         if step == "reorder":
             index = rng.integers(B, size=n)
-            state, lists.rows = net.reorder(old, torch.tensor(index)), [lists.rows[i] for i in index]
-        elif step == "crop":
-            state, lists.rows = net.crop(old, n), [(words[:n], s) for words, s in lists.rows]
+            state = net.reorder(state, torch.tensor(index))
+            lists.reorder(index)
         else:
-            state = net.fork(old)
-        left.append(old)
+            state = net.fork(state)
 
 
 STEPS = st.tuples(st.sampled_from(["extend", "padded", "reorder", "crop", "fork"]), st.integers(1, 3))
 
 
-@always(models(KINDS), st.lists(STEPS, min_size=2, max_size=6), st.integers(0, 2**32 - 1))
+@always(models(KINDS), st.lists(STEPS, min_size=2, max_size=6), st.integers(0, 2**32 - 1), max_examples=30)
 def test_any_program_does_what_it_does_to_lists(model, program, seed):
     run(built(model), model, [("padded", 3), *program, ("extend", 1)], np.random.default_rng(seed))
 
@@ -130,8 +108,8 @@ def same_rows(self: DecoderCache, index: Any) -> DecoderCache:
     return REORDER(self, torch.arange(len(index)) % len(self.seen))
 
 
-def one_off(slots: slice, seen: Any, *others: Any) -> Any:
-    return SIGHT(slots, seen - 1, *others)
+def one_off(token: Any, seen: Any, *others: Any) -> Any:
+    return SIGHT(token, seen - 1, *others)
 
 
 def alias(self: DecoderCache) -> DecoderCache:
@@ -140,15 +118,32 @@ def alias(self: DecoderCache) -> DecoderCache:
     return new
 
 
-REORDER, FORK, SIGHT = DecoderCache.reorder, DecoderCache.fork, impl_transformer.sight_of_slots
+def one_length(self: DecoderCache, length: Any) -> DecoderCache:
+    return CROP(self, int(length.max()))
+
+
+def one_too_few(self: DecoderCache) -> DecoderCache:
+    new = FORK(self)
+    for memory in new.layers:
+        memory[:, :, :, self.longest - 1] = 0
+    return new
+
+
+def stale(token: Any, *others: Any) -> Any:
+    return SIGHT(token.clamp(min=0), *others)
+
+
+REORDER, FORK, CROP, SIGHT = DecoderCache.reorder, DecoderCache.fork, DecoderCache.crop, decoder_cache.sight_of_slots
 DEFECTS = [
-    (impl_transformer, "sight_of_slots", one_off),
+    (decoder_cache, "sight_of_slots", one_off),
+    (decoder_cache, "sight_of_slots", stale),
     (impl_transformer, "sinusoidal", lambda places, M: SINUSOIDAL(0 * places, M)),
     (DecoderCache, "reorder", same_rows),
     (DecoderCache, "fork", alias),
-    (DecoderCache, "_with_rows", lambda self, index, length: WITH_ROWS(self, index, length - 1)),
+    (DecoderCache, "fork", one_too_few),
+    (DecoderCache, "crop", one_length),
 ]
-SINUSOIDAL, WITH_ROWS = impl_transformer.sinusoidal, DecoderCache._with_rows
+SINUSOIDAL = impl_transformer.sinusoidal
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "alibi"])
@@ -198,7 +193,7 @@ def test_a_window_reads_only_what_it_reaches():
     net = small(window=2)
     state = net.start(1)
     _, state = net.extend(torch.zeros(1, 8, dtype=torch.long), state)
-    assert state.plan(1, 1, None).slots == slice(6, 9)
+    assert state.plan(1, 1, None).read == slice(7, 9)
 
 
 def test_reorder_within_a_sentence_shares_the_memory_of_the_source():
@@ -211,6 +206,44 @@ def test_reorder_within_a_sentence_shares_the_memory_of_the_source():
     assert torch.equal(other.memories[0].v[0], state.memories[0].v[2])
 
 
+def test_the_keys_and_values_of_the_source_are_computed_once():
+    net, source = small(encoder_layers=1), torch.arange(6).view(2, 3)
+    with recorded_calls(net.decoder, "memories") as calls:
+        state = net.start(net.encode(source))
+        first, ids = state.memories[0], torch.tensor([[1], [2]])
+        for step in (lambda one: net.crop(one, torch.tensor([0, 1])), net.fork, lambda one: net.reorder(one, ids[:, 0] - 1)):
+            state = step(net.extend(ids, state)[1])
+            assert state.memories[0].k is first.k
+            assert state.memories[0].v is first.v
+    assert len(calls) == 1
+
+
+@contextmanager
+def recorded_calls(owner: Any, name: str) -> Iterator[list[Any]]:
+    """The arguments of all calls of a method, which goes on as before."""
+    calls, method = [], getattr(owner, name)
+    setattr(owner, name, lambda *args: calls.append(args) or method(*args))
+    yield calls
+    delattr(owner, name)
+
+
+def test_crop_works_in_place():
+    net = small()
+    _, state = net.extend(torch.zeros(2, 6, dtype=torch.long), net.start(2))
+    where = [memory.data_ptr() for memory in state.layers]
+    for length, seen in (
+        (8, [6, 6]),
+        (torch.tensor([9, 4]), [6, 4]),
+        (5, [5, 4]),
+        (torch.tensor([3, 3]), [3, 3]),
+        (0, [0, 0]),
+    ):
+        assert net.crop(state, length) is state
+        assert state.seen.tolist() == seen
+        assert (state.shortest, state.longest) == (min(seen), max(seen))
+    assert [memory.data_ptr() for memory in state.layers] == where
+
+
 def test_errors():
     net = small()
     state = net.start(2)
@@ -221,6 +254,10 @@ def test_errors():
     rule = "an index holds whole numbers [B']; pass rows of the state"
     raises(f"index=[2], dtype=torch.bool: {rule}", net.reorder, state, torch.tensor([True, False]))
     raises("length=-1: a length counts tokens; use 0 or more", net.crop, state, -1)
+    raises("length=-2: a length counts tokens; use 0 or more", net.crop, state, torch.tensor([3, -2]))
+    rule = "lengths are whole numbers [B]; pass one for each row of the state, or one number for all"
+    raises(f"length=[1], dtype=torch.int64, rows=2: {rule}", net.crop, state, torch.tensor([1]))
+    raises(f"length=[2], dtype=torch.float32, rows=2: {rule}", net.crop, state, torch.tensor([1.0, 2.0]))
     raises("batch=0: a batch has rows; use 1 or more", net.start, 0)
     rule = "a state holds between 1 and max_length tokens a row; use such a capacity, or None for max_length"
     raises(f"capacity=13, max_length=12: {rule}", net.start, 1, 13)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Any
 
@@ -25,7 +24,7 @@ from attnspec.reference.transformer import transformer
 from attnspec.reference.transformer_backward import transformer_backward
 from tests.authorities.agreement import agrees
 from tests.authorities.torch_transformers import projected
-from tests.impl.impl_models import always, built, logits, masks, model_of, small
+from tests.impl.impl_models import always, built, gradients, logits, masks, model_of, small
 from tests.reference.drawn_models import Model, models
 
 
@@ -62,15 +61,6 @@ def test_gradients_are_those_of_the_reference(model, seed):
     cotangent = np.random.default_rng(seed).normal(size=out.shape)
     out.backward(torch.tensor(cotangent))
     agrees(*projected(gradients(net), transformer_backward), *arguments(model), cotangent, **model.arguments)
-
-
-def gradients(net):
-    """Under the names of state_dict, which splits what is joined inside."""
-    twin = copy.deepcopy(net)
-    with torch.no_grad():
-        for mine, theirs in zip(twin.parameters(), net.parameters(), strict=True):
-            mine.copy_(torch.zeros_like(theirs) if theirs.grad is None else theirs.grad)
-    return {name: one.numpy() for name, one in twin.state_dict().items()}
 
 
 @always(models())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from attnspec.adapters import Adapter
@@ -12,16 +14,23 @@ TARGETS = {"attention": "attnspec.impl.attention.attention"}
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    del options
     module, _, attribute = TARGETS[name].rpartition(".")
     function = getattr(importlib.import_module(module), attribute)
-    return function, dict(function.__attnspec__)
+    seen = inspect.signature(function)
+    on_path: Any = partial(function, path=options.get("path"))
+    # The path is an option of the target, not of its calls.
+    on_path.__signature__ = seen.replace(parameters=[p for p in seen.parameters.values() if p.name != "path"])
+    return on_path, dict(function.__attnspec__)
 
 
 def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    del options
     module, _, attribute = TARGETS[name].rpartition(".")
-    return f"from {module} import {attribute}", attribute
+    if "path" not in options:
+        return f"from {module} import {attribute}", attribute
+    return (
+        f"from functools import partial\nfrom {module} import {attribute}",
+        f"partial({attribute}, path={options['path']!r})",
+    )
 
 
-ADAPTER = Adapter(name="impl", targets=TARGETS, load=_load, expression=_expression)
+ADAPTER = Adapter(name="impl", targets=TARGETS, options=("path",), load=_load, expression=_expression)

@@ -83,9 +83,10 @@ class Ours(Contender):
             return self.net.encode(source, mask)
 
     def decode(self, source: Tensor, new: int) -> Tensor:
+        net = self.net
         with torch.inference_mode():
-            state = self.net.start(self.net.encode(source), capacity=new)
-            return greedy(self.net, state, torch.full((len(source), 1), START, device=source.device), END, new).tokens
+            state = net.start(net.encode(source), capacity=new)
+            return greedy(net, state, torch.full((len(source), 1), START, device=source.device), END, new).tokens
 
     def source_gradient(self) -> Tensor:
         return grad_of(self.net.source.embedding)
@@ -100,13 +101,13 @@ class OursInBfloat16(Ours):
 
     def __init__(self, config: TransformerConfig, state: State) -> None:
         super().__init__(config, state)
-        self.copy = WorkingCopy(self.net)
-        self.masters, self.net = self.net, self.copy.model
+        self.working = WorkingCopy(self.net)
+        self.masters, self.net = self.net, self.working.model
 
     def train(self, source: Tensor, target: Tensor, labels: Tensor) -> Tensor:
         self.masters.zero_grad(set_to_none=True)
         loss = super().train(source, target, labels)
-        self.copy.refresh()
+        self.working.refresh()
         return loss
 
     def evaluated(self) -> None:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from attnspec.impl.attention import attention, attention_weights
 from attnspec.impl.config import TransformerConfig
 from attnspec.impl.positions import Sight, Turn, rotate
+from attnspec.impl.products import Linear, linear
 from attnspec.impl.projections import joint_linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -67,7 +68,7 @@ class HeadAttention(nn.Module):
         super().__init__()
         self.H, self.G, self.D = config.heads, config.groups, config.channels
         self.scale, self.softcap, self.dropout = config.scale, config.softcap, config.attention_dropout
-        self.o = nn.Linear(self.H * self.D, config.width, config.bias)
+        self.o = Linear(self.H * self.D, config.width, config.bias)
         self.recorded: list[Tensor] | None = None
 
     def look_up(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
@@ -124,7 +125,7 @@ class CrossAttention(HeadAttention):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.q = nn.Linear(config.width, self.H * self.D, config.bias)
+        self.q = Linear(config.width, self.H * self.D, config.bias)
         self.kv = joint_linear(self, config.width, {"k": self.G * self.D, "v": self.G * self.D}, config.bias)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
@@ -148,9 +149,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.hidden, config.bias)
-        self.gate = nn.Linear(config.width, config.hidden, config.bias) if config.gated else None
-        self.down = nn.Linear(config.hidden, config.width, config.bias)
+        self.up = Linear(config.width, config.hidden, config.bias)
+        self.gate = Linear(config.width, config.hidden, config.bias) if config.gated else None
+        self.down = Linear(config.hidden, config.width, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.activation_dropout)
 
@@ -195,7 +196,8 @@ class Layer(nn.Module):
         return self._add_and_norm(x, self.feed_forward_norm, self.feed_forward)
 
     def _add_and_norm(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        x = x + self.dropout(sublayer(norm(x) if self.pre else x))
+        out = sublayer(norm(x) if self.pre else x)
+        x = x + (self.dropout(out) if self.training else out)  # a call less in each sub-layer of a step
         return x if self.pre else norm(x)
 
 
@@ -252,7 +254,7 @@ class Stack(nn.Module):
         maps = [cast(nn.Linear, self.get_submodule(f"{i}.cross.kv")) for i in range(self.depth)]
         weight = torch.cat([one.weight for one in maps])
         bias = torch.cat([one.bias for one in maps]) if self.biased else None
-        heads = functional.linear(memory, weight, bias).view(*memory.shape[:2], -1, self.D).transpose(1, 2)
+        heads = linear(memory, weight, bias).view(*memory.shape[:2], -1, self.D).transpose(1, 2)
         found = torch.split(heads, self.G, dim=1)
         return [Memory(k, v, sight) for k, v in zip(found[0::2], found[1::2], strict=True)]
 

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnspec.impl.products import Linear
 
-def joint_linear(parent: nn.Module, M: int, widths: dict[str, int], bias: bool) -> nn.Linear:
+
+def joint_linear(parent: nn.Module, M: int, widths: dict[str, int], bias: bool) -> Linear:
     """Joins the linear maps of some names to one; in the state_dict of its parent each has its own name.
 
         out = concat_n(x W_n^T + b_n),  n in widths                                      (1)
@@ -24,7 +26,7 @@ def joint_linear(parent: nn.Module, M: int, widths: dict[str, int], bias: bool) 
     """
     parent.register_state_dict_post_hook(partial(_split, widths=widths))  # type: ignore[no-untyped-call]
     parent.register_load_state_dict_pre_hook(partial(_join, widths=widths))  # type: ignore[no-untyped-call]
-    return nn.Linear(M, sum(widths.values()), bias)
+    return Linear(M, sum(widths.values()), bias)
 
 
 def _parts(joint: Tensor, widths: dict[str, int]) -> dict[str, Tensor]:

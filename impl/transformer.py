@@ -1,77 +1,17 @@
 """The Transformer: encoder and decoder, or one of them; a language model and a translator that decode with a cache."""
 
-import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from attnspec.impl.config import TransformerConfig
 from attnspec.impl.decoder_cache import PIECE, Call, DecoderCache
+from attnspec.impl.embedding import Output, TokenEmbedding
 from attnspec.impl.errors import require
-from attnspec.impl.layers import Stack, norm_of
-from attnspec.impl.positions import Sight, sight_of_sequence, sinusoidal, token_positions, turn_by
-
-
-class TokenEmbedding(nn.Module):
-    """Turns tokens into vectors that say which word stands where.
-
-        out[b, t] = norm(c weight[ids[b, t]] + position(places[b, t])),  c = sqrt(M) if scaled, else 1     (1)
-
-    Shapes:  ids [B,T]  places [B,T] or [1,T] -> [B,T,M]; in state_dict embedding.weight [V,M], position.weight [P,M].
-    Units:   places count real tokens from 0; P is max_length. In training the result is dropped out.
-    Empty:   T may be zero.
-    Errors:  IndexError for an id outside of the vocabulary (on a GPU a device error).
-    Source:  arXiv:1706.03762 sec. 3.4, 3.5; arXiv:1810.04805 sec. 3 for learned positions.
-    Differs: the first paper has no norm here.
-    """
-
-    def __init__(self, config: TransformerConfig, V: int | None) -> None:
-        super().__init__()
-        M = config.width
-        self.embedding = None if V is None else nn.Embedding(V, M)
-        self.position = nn.Embedding(config.max_length, M) if config.positions == "learned" else None
-        for table in (self.embedding, self.position):
-            if table is not None:
-                nn.init.normal_(table.weight, std=M**-0.5)
-        self.embedding_norm = norm_of(config) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
-        self.factor = math.sqrt(M) if config.scale_embeddings else 1.0
-        self.sinusoidal = config.positions == "sinusoidal"
-
-    def forward(self, ids: Tensor, places: Tensor, table: Tensor) -> Tensor:
-        """Looks up words and positions (class docstring)."""
-        x = functional.embedding(ids, table) * self.factor
-        if self.sinusoidal:
-            x = x + sinusoidal(places, x.shape[2]).to(x.dtype)
-        if self.position is not None:
-            x = x + self.position(places)
-        out: Tensor = self.dropout(self.embedding_norm(x))
-        return out
-
-
-class Output(nn.Module):
-    """Scores each word of the vocabulary by what the last layer says.
-
-        logits[b, t, v] = state[b, t]·W[v] + b[v]                                        (1)
-
-    Shapes:  state [B,T,M]  W [V,M]  b [V] -> [B,T,V]; in state_dict weight, if it is not tied, and bias, if there is one.
-    Units:   natural-log weights, not normalised.
-    Empty:   T may be zero.
-    Errors:  none.
-    Source:  arXiv:1706.03762 sec. 3.4; arXiv:1608.05859 for tied weights.
-    Differs: n/a.
-    """
-
-    def __init__(self, config: TransformerConfig, V: int) -> None:
-        super().__init__()
-        self.weight = None if config.tied else nn.Linear(config.width, V).weight
-        self.bias = nn.Parameter(torch.zeros(V)) if config.output_bias else None
-
-    def forward(self, state: Tensor, tied: Tensor) -> Tensor:
-        """Scores words (class docstring)."""
-        return functional.linear(state, tied if self.weight is None else self.weight, self.bias)
+from attnspec.impl.layers import Stack
+from attnspec.impl.padding_groups import rows_by_length
+from attnspec.impl.positions import Sight, sight_of_sequence, token_positions, turn_by
 
 
 class Transformer(nn.Module):
@@ -122,6 +62,21 @@ class Transformer(nn.Module):
     def encode(self, source: Tensor, source_mask: Tensor | None = None, encoder_mask: Tensor | None = None) -> Tensor:
         """Reads a source: memory [B,S,M] (class docstring)."""
         real, places = self._real("source", source, source_mask)
+        if real is None or encoder_mask is not None or source.device.type != "cpu":
+            return self._encode(source, real, places, encoder_mask)
+        groups = rows_by_length(real)
+        if len(groups) == 1:
+            return self._encode(source, real, places, None)
+        found = []
+        for rows, columns in groups:
+            some = real[rows, columns]
+            found.append(self._encode(source[rows, columns], None if bool(some.all()) else some, places[rows, columns], None))
+        memory = found[0].new_zeros(*source.shape, found[0].shape[2])
+        for (rows, columns), one in zip(groups, found, strict=True):
+            memory[rows, columns] = one
+        return memory
+
+    def _encode(self, source: Tensor, real: Tensor | None, places: Tensor, encoder_mask: Tensor | None) -> Tensor:
         x = self.source(source, places, self._table("source"))
         sight = sight_of_sequence(source.shape[1], real, encoder_mask, False, self.config, x)
         out: Tensor = self.encoder(x, sight, turn_by(places, self.config, x.dtype))

@@ -14,8 +14,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from attnspec.impl import decoder_cache
-from attnspec.impl import transformer as impl_transformer
+from attnspec.impl import decoder_cache, embedding
 from attnspec.impl.decoder_cache import DecoderCache
 from attnspec.reference.transformer import transformer
 from tests.authorities.agreement import agrees
@@ -137,13 +136,13 @@ REORDER, FORK, CROP, SIGHT = DecoderCache.reorder, DecoderCache.fork, DecoderCac
 DEFECTS = [
     (decoder_cache, "sight_of_slots", one_off),
     (decoder_cache, "sight_of_slots", stale),
-    (impl_transformer, "sinusoidal", lambda places, M: SINUSOIDAL(0 * places, M)),
+    (embedding, "sinusoidal", lambda places, M: SINUSOIDAL(0 * places, M)),
     (DecoderCache, "reorder", same_rows),
     (DecoderCache, "fork", alias),
     (DecoderCache, "fork", one_too_few),
     (DecoderCache, "crop", one_length),
 ]
-SINUSOIDAL = impl_transformer.sinusoidal
+SINUSOIDAL = embedding.sinusoidal
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "alibi"])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnspec.impl import layers, positions
+from attnspec.impl import embedding, layers, positions
 from attnspec.impl import transformer as impl_transformer
 from attnspec.impl.config import TransformerConfig
 from attnspec.impl.layers import recorded_weights
@@ -167,7 +167,7 @@ DEFECTS: list[tuple[Any, str, Any, dict[str, Any]]] = [
     (positions, "alibi_slopes", lambda H: [2.0**-h for h in range(H)], {"positions": "alibi"}),
     (positions, "token_positions", all_slots, {"positions": "alibi", "window": 2}),
     (impl_transformer, "token_positions", all_slots, {}),
-    (impl_transformer, "sinusoidal", lambda places, M: positions.sinusoidal(places + 1, M), {}),
+    (embedding, "sinusoidal", lambda places, M: positions.sinusoidal(places + 1, M), {}),
     (layers.ACTIVATIONS, "gelu", layers.ACTIVATIONS["gelu_tanh"], {"activation": "gelu"}),
     (torch.nn.LayerNorm, "forward", lambda self, x: x * self.weight + self.bias, {}),
     (layers.Stack, "memories", lambda self, *args: MEMORIES(self, *args)[::-1], {"encoder_layers": 1}),

@@ -27,6 +27,7 @@ from benchmarks.contenders import (
     grad_of,
 )  # fmt: skip
 from benchmarks.paper_model import END, PADDING, START, State, channels_by_wave
+from benchmarks.translator_process import started, translate
 
 
 class Marian(Contender):
@@ -152,19 +153,19 @@ def x_names(state: State, config: TransformerConfig) -> State:
 
 
 class CTranslate2(Contender):
-    """CTranslate2's Translator. It has no call for an encoder alone: `encode` also decodes one word."""
+    """CTranslate2's Translator, in a process of its own. It encodes only to decode: `encode` is also one word."""
 
     name = "CTranslate2"
     notes: ClassVar[dict[str, str]] = {"encode": "and one decoded word"}
     does = frozenset({"decode", "encode"})
 
     def __init__(self, config: TransformerConfig, state: State) -> None:
-        import ctranslate2
-
         with tempfile.TemporaryDirectory() as folder:
             specification(config, state).save(folder)
-            threads = {"inter_threads": 1, "intra_threads": torch.get_num_threads()}
-            self.net = ctranslate2.Translator(folder, device="cpu", compute_type=self.dtype, **threads)
+            self.process = started(folder, self.dtype, torch.get_num_threads())
+
+    def translated(self, source: list[list[str]], **options: Any) -> list[tuple[list[str], list[Any]]]:
+        return self.process.submit(translate, source, options).result()
 
     def evaluated(self) -> None:
         """It knows no training."""
@@ -175,16 +176,16 @@ class CTranslate2(Contender):
             "max_decoding_length": target.shape[1],
         }  # a least length would hide the end symbol
         prefix = words_of(target[:, 1:])  # it starts with START by itself
-        found = self.net.translate_batch(words_of(source), prefix, beam_size=1, return_logits_vocab=True, **lengths)
-        return torch.tensor(np.array([[np.asarray(step).reshape(-1) for step in one.logits[0]] for one in found]))
+        found = self.translated(words_of(source), target_prefix=prefix, return_logits_vocab=True, **lengths)
+        return torch.tensor(np.array([logits for _, logits in found]))
 
     def encode(self, source: Tensor, mask: Tensor | None) -> Tensor:
-        self.net.translate_batch(words_of(source, mask), beam_size=1, max_decoding_length=1)
+        self.translated(words_of(source, mask), max_decoding_length=1)
         return torch.empty(0)  # it does not show what the encoder gives
 
     def decode(self, source: Tensor, new: int) -> Tensor:
-        found = self.net.translate_batch(words_of(source), beam_size=1, max_decoding_length=new)
-        return torch.tensor([[int(word) for word in one.hypotheses[0]] for one in found])
+        found = self.translated(words_of(source), max_decoding_length=new)
+        return torch.tensor([[int(word) for word in words] for words, _ in found])
 
 
 class CTranslate2Int8(CTranslate2):

@@ -159,15 +159,21 @@ def test_links_of_the_page_lead_somewhere():
         assert (FOLDER / link).is_file(), link
 
 
-def test_runs_of_the_page_are_enough(grammar):
-    """Runs are made by hand, but their sentences are those of the grammar."""
-    exact = [int(n) for n in re.findall(r"^\| \d \| 1000 \| .* \| (\d+) \|$", PAGE, re.M)]
-    assert len(exact) == 3
-    assert min(exact) >= 990
-    printed = PAGE.partition("<!-- output of a run -->\n```text\n")[2].partition("```")[0].splitlines()
-    for (english, other), line, below in zip(some(grammar, 3, test=True), printed[1::2], printed[2::2], strict=False):
+def test_runs_of_the_page_are_what_the_script_printed(grammar):
+    """run-N.txt is its output with seed N."""
+    printed = [(FOLDER / f"run-{seed}.txt").read_text() for seed in range(3)]
+    assert PAGE.partition("<!-- output of a run -->\n```text\n")[2].startswith(printed[0] + "```")
+    rows = re.findall(r"^\| (\d) \| (\d+) \| (\d+) s \| (\d+) \|$", PAGE, re.M)
+    for seed, text in enumerate(printed):
+        took = re.match(r"(\d+) steps in (\d+) s on 2 threads\n", text)
+        exact = re.search(r"^(\d+) of 1000 unseen sentences are translated exactly", text, re.M)
+        assert took
+        assert exact
+        assert rows[seed] == (str(seed), took[1], took[2], exact[1])
+        assert int(exact[1]) >= 990
+    lines = printed[0].splitlines()
+    for (english, other), line, below in zip(some(grammar, 3, test=True), lines[1::2], lines[2::2], strict=False):
         assert (english, f"  {other}") == (line, below)
-    assert printed[-1] == f"{exact[0]} of 1000 unseen sentences are translated exactly: {exact[0] / 10:.1f}%"
 
 
 # The script

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from torch import Tensor
 from attnspec.impl import padding_groups, transformer
 from attnspec.impl.padding_groups import rows_by_length
 from attnspec.reference.transformer import encode
+from attnspec.reference.transformer_backward import transformer_backward
 from tests.authorities.agreement import agrees
-from tests.impl.impl_models import small
+from tests.authorities.torch_transformers import projected
+from tests.impl.impl_models import gradients, logits, model_of, small
 
 
 def padded(lengths: list[int], T: int, side: str) -> Tensor:
@@ -66,3 +69,18 @@ def test_the_memory_is_that_of_the_reference(side: str, positions: str, monkeypa
 
     agrees(memory[real].numpy(), at_real_tokens, source.numpy(), parameters, real.numpy())
     assert torch.equal(memory[~real].isfinite(), torch.ones_like(memory[~real], dtype=torch.bool))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_gradients_are_those_of_the_reference(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(padding_groups, "TOKENS", 4)
+    net = small(encoder_layers=1, eps=0.3)
+    real, rng = padded([1, 4, 7, 2, 7], 7, side), np.random.default_rng(0)
+    assert len(rows_by_length(real)) > 1
+    source, target = rng.integers(1, 11, (5, 7)), rng.integers(1, 11, (5, 3))
+    model = model_of(net, source=source, target=target, masks={"source_mask": real.numpy()})
+    out = logits(net, model)
+    cotangent = rng.normal(size=out.shape)
+    out.backward(torch.tensor(cotangent))
+    found = projected(gradients(net), transformer_backward)
+    agrees(*found, source, target, model.parameters, cotangent, **model.arguments)

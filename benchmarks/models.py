@@ -71,7 +71,7 @@ def measurements(
     for dtype, in_words in (("float32", "float32"), ("bfloat16", "bfloat16 with float32 master weights")):
         title = f"Training step, {in_words}: {B} rows of {T} + {T} tokens, forward and backward, no optimiser"
         out.append(Measurement(f"train_{dtype}", title, "train", (dtype,), lambda c: c.train(source, target, labels),
-                               lambda d: needs.train(bound, B, T, d), truth.error_of_gradient))  # fmt: skip
+                               lambda d, B=B, T=T: needs.train(bound, B, T, d), truth.error_of_gradient))  # fmt: skip
     B, T = work.encode
     full = text(config, B, T).to(device)
     words, mask = (one.to(device) for one in padded_text(config, B, T))

@@ -47,9 +47,9 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _transformed() -> bool:
-    """Inside torch.compile, torch.func and forward-mode derivatives, which know PyTorch's own products better."""
+    """Inside torch.compile, torch.func, forward-mode derivatives and modes such as FlopCounterMode, made for its own."""
     inside = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return inside or torch.compiler.is_compiling()
+    return inside or torch._C._len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

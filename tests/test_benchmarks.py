@@ -16,7 +16,7 @@ from attnspec.reference.transformer import transformer
 from benchmarks import gpu, limits, measure, models, peers, speed_page
 from benchmarks.contenders import Contender, Ours
 from benchmarks.outputs import Truth, words_compared
-from benchmarks.paper_model import END, SMALL, START, text, weights
+from benchmarks.paper_model import END, SMALL, SMALL_WORK, START, text, weights
 from tests.authorities.agreement import agrees
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +127,15 @@ def test_needs_are_counted_right() -> None:
     assert counted.get_total_flops() == needs.encoder([10] * 3) + needs.memories(30) + needs.decoder(3, 7, 10)
     read = [p.numel() for n, p in net.named_parameters() if n.startswith("decoder") and p.ndim == 2 and ".cross.kv" not in n]
     assert needs.step_weights() == sum(read) + STATE["source.embedding.weight"].numel()
+
+
+def test_each_limit_is_that_of_its_own_sizes(truth: Truth) -> None:
+    bound, needs = limits.Limits(1e9, {"float32": 1e9, "bfloat16": 2e9}), limits.Needs(SMALL)
+    found = {one.name: one.least("float32") for one in models.measurements(SMALL, SMALL_WORK, bound, truth)}
+    assert found["train_float32"] == needs.train(bound, *SMALL_WORK.train, "float32")
+    assert found["encode_full"] == needs.encode(bound, [SMALL_WORK.encode[1]] * SMALL_WORK.encode[0])
+    B, new = SMALL_WORK.new[0]
+    assert found[f"decode_{B}"] == needs.decode(bound, B, SMALL_WORK.source, new)
 
 
 def test_every_row_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

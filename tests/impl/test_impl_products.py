@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from attnspec.impl import products
 from attnspec.impl.products import linear
@@ -76,6 +77,9 @@ def test_transformed_functions_have_the_products_of_pytorch(calls: list[int]) ->
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
         tangent = torch.autograd.forward_ad.unpack_dual(linear(dual, weight)).tangent
     assert torch.equal(tangent, functional.linear(torch.ones_like(x), weight))
+    with FlopCounterMode(display=False) as counted:
+        linear(x, weight)
+    assert counted.get_total_flops() == 2 * 4 * 7 * 3
     assert not calls
 
 

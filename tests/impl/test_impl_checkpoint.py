@@ -355,6 +355,15 @@ class Interrupted(Trainer):
         return super().update()
 
 
+@pytest.fixture
+def heard():
+    """A shell starts background jobs, as tests may be, deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_the_loop_in_order(tmp_path):
     path, before = tmp_path / "file", signal.getsignal(signal.SIGINT)
     trainer, found = trainer_of(), trainer_of()
@@ -368,6 +377,7 @@ def test_ctrl_c_ends_the_loop_in_order(tmp_path):
     assert [line.partition("  loss")[0] for line in stream.getvalue().splitlines()] == ["step 1", "step 3"]
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_ctrl_c_stops_at_once_and_saves_no_half_step(tmp_path):
     path, before = tmp_path / "file", signal.getsignal(signal.SIGINT)
     trainer, twin, found = trainer_of(), trainer_of(), trainer_of()

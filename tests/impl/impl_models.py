@@ -11,6 +11,8 @@ from torch import Tensor
 
 from attnspec.impl.config import TransformerConfig
 from attnspec.impl.transformer import CausalLM, Seq2Seq, Transformer
+from attnspec.reference.key_value_cache import empty_cache, extend
+from attnspec.reference.transformer import encode
 from tests.reference.drawn import given
 from tests.reference.drawn_models import POSITIONS, Model
 
@@ -99,3 +101,15 @@ def gradients(net: Any) -> dict[str, np.ndarray]:
         for mine, theirs in zip(twin.parameters(), net.parameters(), strict=True):
             mine.copy_(torch.zeros_like(theirs) if theirs.grad is None else theirs.grad)
     return {name: one.numpy() for name, one in twin.state_dict().items()}
+
+
+def reference_steps(model: Model) -> tuple[Any, Any]:
+    """step and state of the searches of the reference."""
+    mask = model.masks.get("source_mask")
+    memory = None if model.source is None else encode(model.source, model.parameters, mask, **model.options)
+
+    def step(token: np.ndarray, cache: Any) -> Any:
+        logits, cache = extend(token[:, None], cache, model.parameters, **model.options)
+        return logits[:, -1], cache
+
+    return step, empty_cache(len(model.target), memory, model.parameters, mask, **model.options)

@@ -20,15 +20,15 @@ from attnspec.reference import sampling
 from attnspec.reference.beam_search import beam_search, length_penalty
 from attnspec.reference.cross_entropy import cross_entropy as reference_cross_entropy
 from attnspec.reference.greedy_search import greedy_search
-from attnspec.reference.key_value_cache import empty_cache, extend, reorder
+from attnspec.reference.key_value_cache import reorder
 from attnspec.reference.softmax import log_sum_exp, softmax
 from attnspec.reference.training_step import loss_and_gradients
-from attnspec.reference.transformer import encode, transformer
+from attnspec.reference.transformer import transformer
 from tests.authorities.agreement import agrees, bounds, carried, compare
 from tests.authorities.torch_transformers import projected
 from tests.impl.covering_array import Row, covering_array, pairs
 from tests.impl.covering_models import OPTIONS, ROWS, WIDTH, WORDS, fits, model_of_row, name_of, net_of
-from tests.impl.impl_models import gradients, logits, masks, started, tensor
+from tests.impl.impl_models import gradients, logits, masks, reference_steps, started, tensor
 from tests.reference.drawn_models import Model
 
 START, END, LIMIT, BEAMS = 1, 0, 4, 2
@@ -125,18 +125,6 @@ class Decoded(NamedTuple):
     rows: np.ndarray
     scores: np.ndarray
     penalties: np.ndarray
-
-
-def reference_steps(model: Model) -> tuple[Any, Any]:
-    """step and state of the searches of the reference."""
-    mask = model.masks.get("source_mask")
-    memory = None if model.source is None else encode(model.source, model.parameters, mask, **model.options)
-
-    def step(token: np.ndarray, cache: Any) -> Any:
-        found, cache = extend(token[:, None], cache, model.parameters, **model.options)
-        return found[:, -1], cache
-
-    return step, empty_cache(len(model.target), memory, model.parameters, mask, **model.options)
 
 
 def decoded(got: Any, want: np.ndarray) -> Decoded:

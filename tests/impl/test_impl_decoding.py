@@ -15,28 +15,16 @@ from attnspec.impl.decoding import beam, draw, greedy, sample, top_k, top_p
 from attnspec.reference import sampling
 from attnspec.reference.beam_search import beam_search
 from attnspec.reference.greedy_search import greedy_search
-from attnspec.reference.key_value_cache import empty_cache, extend, reorder
+from attnspec.reference.key_value_cache import reorder
 from attnspec.reference.softmax import log_sum_exp
-from attnspec.reference.transformer import encode, transformer
+from attnspec.reference.transformer import transformer
 from tests.authorities.agreement import agrees
-from tests.impl.impl_models import always, built, small, started
+from tests.impl.impl_models import always, built, reference_steps, small, started
 from tests.reference.closeness import assert_close
-from tests.reference.drawn_models import Model, models
+from tests.reference.drawn_models import models
 
 START, END, LIMIT, KINDS = 1, 0, 4, ("both", "decoder")
 PROMPT = torch.tensor([[START]])
-
-
-def reference_steps(model: Model) -> tuple[Any, Any]:
-    """step and state of the searches of the reference."""
-    mask = model.masks.get("source_mask")
-    memory = None if model.source is None else encode(model.source, model.parameters, mask, **model.options)
-
-    def step(token: np.ndarray, cache: Any) -> Any:
-        logits, cache = extend(token[:, None], cache, model.parameters, **model.options)
-        return logits[:, -1], cache
-
-    return step, empty_cache(len(model.target), memory, model.parameters, mask, **model.options)
 
 
 def log_probs(source: Any, words: Any, parameters: Any, **options: Any) -> Any:

@@ -53,7 +53,7 @@ def test_the_memory_is_that_of_the_reference(side: str, positions: str, monkeypa
         groups.append(rows_by_length(real))
         return groups[-1]
 
-    monkeypatch.setattr(padding_groups, "TOKENS", 4)
+    monkeypatch.setattr(padding_groups, "TOKENS", 8)  # groups of one row and of two
     monkeypatch.setattr(transformer, "rows_by_length", two_or_three)
     net = small(encoder_layers=1, positions=positions)
     real = padded([1, 4, 7, 2, 7], 7, side)
@@ -73,7 +73,7 @@ def test_the_memory_is_that_of_the_reference(side: str, positions: str, monkeypa
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_gradients_are_those_of_the_reference(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(padding_groups, "TOKENS", 4)
+    monkeypatch.setattr(padding_groups, "TOKENS", 8)  # groups of one row and of two
     net = small(encoder_layers=1, eps=0.3)
     real, rng = padded([1, 4, 7, 2, 7], 7, side), np.random.default_rng(0)
     assert len(rows_by_length(real)) > 1

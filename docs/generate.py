@@ -50,7 +50,7 @@ def _entry(c: Claim) -> list[str]:
         "decided by": {"exact": "equal bits", "observed": "what is seen while other claims run, and by probing"}.get(
             c.within, c.within
         ),
-        "dtypes": ", ".join(c.dtypes),
+        "dtypes": {"widest": "the two widest that the subject offers", "all": "all that the subject offers"}[c.dtypes],
         "catalogue": f"{c.handle}, idea {c.idea}",
         "seen to fail on": ", ".join(f"`{m}`" for m in c.mutants) or "nothing",
     }

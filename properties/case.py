@@ -15,7 +15,7 @@ import numpy as np
 
 from attnspec.properties import numbers
 from attnspec.properties.spec import SPEC
-from attnspec.properties.subject import BoolArray, FloatArray
+from attnspec.properties.subject import BoolArray, FloatArray, Result
 
 if TYPE_CHECKING:
     from attnspec.properties.subject import Attention
@@ -25,12 +25,13 @@ FORMAT = "attnspec-case/1"
 ValueKind = Literal[
     "zeros", "ones", "one-hot", "integers", "constant", "ties", "normal", "fine", "heavy", "needle", "peak"
 ]  # simple to nasty: the order in which a case shrinks
-Storage = Literal["plain", "strided", "offset", "transposed", "poisoned"]
-MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S")
+Storage = Literal["plain", "strided", "offset", "transposed", "expanded", "poisoned"]
+MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S", "BH1S", "111S", "HTS", "1TS", "1S", "S")  # each broadcast rank
 MaskKind = Literal["bool", "bias"]
 MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal", "first", "last"]
 PEAK = 128.0
 HUGE = {"k": 2.0**13, "v": 2.0**100}
+HUGE_FLOAT16 = {"k": 2.0**4, "v": 2.0**12}
 # A huge key keeps scores below the -1e9 with which many implementations hide keys; a huge value has no such limit, since
 # a weight that is exactly zero must annul it. Both stay finite in float32 under any sum over keys (docs/bounds.md).
 
@@ -63,6 +64,7 @@ class Call(_Record, frozen=True):
     window: int | None = None
     softcap: float | None = None
     dropout: float = 0.0
+    sinks: bool = False
 
 
 class Mask(_Record, frozen=True):
@@ -90,7 +92,7 @@ class Plant(_Record, frozen=True):
     array: Literal["q", "k", "v", "scores"]
     where: Literal["after", "hidden", "other-rows", "all"]
     t: int = 0
-    value: Literal["one", "redrawn", "huge"] | float = "redrawn"
+    value: Literal["one", "redrawn", "huge", "nan", "inf"] | float = "redrawn"
 
 
 class Case(_Record, frozen=True):
@@ -129,6 +131,9 @@ class Case(_Record, frozen=True):
             scale=self.call.scale,
             window=self.call.window,
             softcap=self.call.softcap,
+            sinks=numbers.normal(self.seed, "sinks", (z.H,)) if self.call.sinks else None,
+            dropout=self.call.dropout,
+            seed=self.seed,
             dtype=self.dtype,
             storage=self.storage,
         )
@@ -138,14 +143,22 @@ class Case(_Record, frozen=True):
         if plant.value == "one":
             return like + 1.0
         gain = self.values.get(plant.array, Values()).gain
+        if plant.value in ("nan", "inf"):
+            return np.full(like.shape, float(plant.value))
         fresh = numbers.normal(self.seed, f"{plant.array}/planted", like.shape) * gain
-        return np.where(fresh == 0, gain, fresh) * (HUGE.get(plant.array, 1.0) if plant.value == "huge" else 1.0)
+        huge = HUGE_FLOAT16 if self.dtype == "float16" else HUGE
+        return np.where(fresh == 0, gain, fresh) * (huge.get(plant.array, 1.0) if plant.value == "huge" else 1.0)
 
     def cotangent(self) -> FloatArray:
         z = self.sizes
         return numbers.normal(self.seed, "cotangent", (z.B, z.H, z.T, z.E))
 
     def _values(self, name: str, shape: tuple[int, ...]) -> FloatArray:
+        if self.storage == "expanded":  # one batch row, seen from every other
+            return np.broadcast_to(self._drawn(name, (min(shape[0], 1), *shape[1:])), shape).copy()
+        return self._drawn(name, shape)
+
+    def _drawn(self, name: str, shape: tuple[int, ...]) -> FloatArray:
         how = self.values.get(name, Values())
         positions, width = shape[-2:]
         if how.kind == "zeros":
@@ -164,7 +177,7 @@ class Case(_Record, frozen=True):
             case "ties":
                 x = x[..., np.arange(positions) % 2, :] if positions > 1 else x
             case "fine":
-                x = x + numbers.low_bits(self.seed, name, shape, self.dtype)
+                x = numbers.fine(x, self.seed, name, self.dtype)
             case "heavy":
                 x = x * np.where(numbers.below(8, self.seed, f"{name}/heavy", shape) == 0, 64.0, 1.0)
             case "peak":
@@ -234,6 +247,8 @@ class Case(_Record, frozen=True):
         """Canonical JSON without id and sha256: sorted keys, no spaces."""
         plain = msgspec.to_builtins(self)
         del plain["id"], plain["sha256"]
+        if not plain["call"]["sinks"]:  # younger than the format: cases without it keep their ids
+            del plain["call"]["sinks"]
         return msgspec.json.encode(plain, order="sorted")
 
     def signed(self) -> Self:
@@ -270,9 +285,9 @@ class Case(_Record, frozen=True):
     def _check(self) -> None:
         """Errors: CaseError for values that no case has, whatever their types."""
         z = self.sizes
-        if min(z.B, z.H, z.G, z.T, z.D, z.E) < 1 or z.S < 0:
+        if min(z.H, z.G, z.D) < 1 or min(z.B, z.T, z.S, z.E) < 0:
             shown = ", ".join(f"{name}={size}" for name, size in msgspec.to_builtins(z).items())
-            raise CaseError(f"sizes {shown}: each is 1 or more (S may be 0)")
+            raise CaseError(f"sizes {shown}: H, G and D are 1 or more, the others 0 or more")
         if z.H % z.G:
             raise CaseError(f"sizes H={z.H}, G={z.G}: the key/value heads G divide the query heads H")
         if self.mask is not None and self.mask.axes not in MASK_AXES:
@@ -294,6 +309,9 @@ class Inputs:
     scale: float | None = None
     window: int | None = None
     softcap: float | None = None
+    sinks: FloatArray | None = None
+    dropout: float = 0.0
+    seed: int = 0
     dtype: str = "float64"
     storage: str = "plain"
 
@@ -310,18 +328,25 @@ class Inputs:
             "scale": self.scale,
             "window": self.window,
             "softcap": self.softcap,
+            "sinks": self.sinks,
+            "dropout": self.dropout,
+            "seed": self.seed,
             "dtype": self.dtype,
             "storage": self.storage,
         }
 
     def through(self, subject: Attention) -> FloatArray:
         """The subject's output for these inputs."""
-        return subject(self.q, self.k, self.v, **self.options).out
+        return self.result(subject).out
+
+    def result(self, subject: Attention, *need: str) -> Result:
+        """All that the subject gives for these inputs; `need` asks for weights, lse, changed or aliases."""
+        return subject(self.q, self.k, self.v, **self.options, need=need)
 
     def digest(self) -> str:
         """SHA-256 over names, shapes and little-endian float64 bytes of the arrays."""
         h = hashlib.sha256()
-        for name in ("q", "k", "v", "mask", "bias"):
+        for name in ("q", "k", "v", "mask", "bias", "sinks"):
             array = getattr(self, name)
             if array is not None:
                 h.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array, dtype="<f8").tobytes())

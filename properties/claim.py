@@ -9,17 +9,19 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from attnspec.properties.subject import DTYPES
 from attnspec.properties.verdict import Level
 
 if TYPE_CHECKING:
     from attnspec.properties.case import Case
     from attnspec.properties.strategies import Cases
     from attnspec.properties.subject import Attention, Profile
+    from attnspec.properties.twins import GradientTwin, Twin
 
 FAMILIES = [
     "text",
@@ -49,7 +51,11 @@ MODULES = ("softmax", "scale", "mask", "heads", "batch", "gradient", "robust", "
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
 Body = Callable[["Attention", "Case"], None]
-Option = Literal["causal", "mask", "bias", "window", "softcap", "scale", "grouped", "heads", "batch", "empty"]
+Dtypes = Literal["widest", "all"]
+WIDEST = 2  # how many of the dtypes that a subject offers, the widest first, "widest" means
+Option = Literal[
+    "causal", "mask", "bias", "window", "softcap", "scale", "grouped", "heads", "batch", "empty", "sinks", "dropout"
+]
 Allowed = Literal["exact", "bound", "statistic", "exact, bound", "observed"]
 
 
@@ -71,7 +77,9 @@ class Claim:
     `body(subject, case)` raises Violation where the claim fails. A claim without cases (`given` is None) is decided by what
     was observed while the others ran, or by probing. `about` names the option that the claim is about: another claim's
     violation whose minimal case needs that option is explained by this one's. `proof` names the proofs (properties/proofs/)
-    of what the claim takes from mathematics.
+    of what the claim takes from mathematics. `dtypes`: structure shows best in the widest dtypes that a subject offers; what
+    depends on the dtype, and exact relations, are looked at in all. `twin` is a wrong answer that the claim must reject on a
+    case, else the case proves nothing (properties/twins.py).
     """
 
     id: str
@@ -86,8 +94,15 @@ class Claim:
     body: Body
     promoted_by: str | None = None
     about: Option | None = None
-    dtypes: tuple[str, ...] = ("float64", "float32")
+    dtypes: Dtypes = "widest"
     proof: tuple[str, ...] = ()
+    twin: Twin | None = None
+    gradient_twin: GradientTwin | None = None
+
+    def dtypes_of(self, offered: Sequence[str]) -> tuple[str, ...]:
+        """The dtypes to look at, the widest first, among those that a subject offers."""
+        ordered = [dtype for dtype in DTYPES if dtype in offered]
+        return tuple(ordered if self.dtypes == "all" else ordered[:WIDEST])
 
     @property
     def family(self) -> str:
@@ -157,14 +172,33 @@ def claim(
     mutants: tuple[str, ...] = (),
     promoted_by: str | None = None,
     about: Option | None = None,
-    dtypes: tuple[str, ...] = ("float64", "float32"),
+    dtypes: Dtypes = "widest",
     proof: tuple[str, ...] = (),
+    twin: Twin | None = None,
+    gradient_twin: GradientTwin | None = None,
 ) -> Callable[[Body], Body]:
     """Registers the decorated function as the body of a claim. Errors: ValueError for a malformed or duplicate id."""
 
     def register(body: Body) -> Body:
         REGISTRY.add(
-            Claim(id, level, handle, idea, source, needs, given, within, mutants, body, promoted_by, about, dtypes, proof)
+            Claim(
+                id,
+                level,
+                handle,
+                idea,
+                source,
+                needs,
+                given,
+                within,
+                mutants,
+                body,
+                promoted_by,
+                about,
+                dtypes,
+                proof,
+                twin,
+                gradient_twin,
+            )
         )
         return body
 

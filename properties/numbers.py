@@ -57,6 +57,25 @@ def low_bits(seed: int, name: str, shape: tuple[int, ...], dtype: str) -> FloatA
     return np.multiply(below(1024, seed, f"{name}/low", shape), unit, dtype=np.float64)
 
 
+def rounded(x: FloatArray, dtype: str) -> FloatArray:
+    """The numbers of `dtype` nearest to x, ties to even, as float64; beyond the largest they are infinite."""
+    if dtype == "float64":
+        return x
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype != "bfloat16":
+            return x.astype(dtype).astype(np.float64)
+        mantissa, exponent = np.frexp(x)
+        nearest = np.ldexp(np.rint(mantissa * 2.0**8), exponent - 8)  # 8 significant bits; subnormals of bfloat16 keep more
+        return np.where(np.abs(nearest) >= 2.0**128, np.copysign(np.inf, x), nearest)
+
+
+def fine(x: FloatArray, seed: int, name: str, dtype: str) -> FloatArray:
+    """x with its mantissa filled in `dtype`, so that a subject that rounds its inputs is seen."""
+    if dtype in ("bfloat16", "float16"):
+        return rounded(x * (1 + below(1024, seed, f"{name}/low", x.shape) / 8192), dtype)
+    return x + low_bits(seed, name, x.shape, dtype)
+
+
 def permutation(n: int, seed: int, name: str) -> npt.NDArray[np.int64]:
     """A permutation of 0..n-1, never the identity for n > 1 (a rotation by one where the draw gives it)."""
     order = np.argsort(words(seed, name, n), kind="stable")

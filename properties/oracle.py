@@ -66,6 +66,12 @@ def visible(profile: Profile, x: Inputs) -> BoolArray:
     return np.broadcast_to(seen, (*x.q.shape[:3], keys))
 
 
+def output(profile: Profile, x: Inputs) -> FloatArray:
+    """The reference's output under the subject's conventions, without a bound."""
+    seen = visible(profile, x)
+    return attention(x.q, x.k, x.v, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap, empty_row=_policy(profile, x))
+
+
 @_timed
 def expected(profile: Profile, x: Inputs) -> Expected:
     """The reference's output and the bound E of docs/bounds.md on a correct subject's distance from it."""

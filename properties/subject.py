@@ -15,6 +15,8 @@ BoolArray = npt.NDArray[np.bool_]
 Origin = Literal["declared", "adapter", "contract", "inferred", "default"]
 PROMISES: tuple[Origin, ...] = ("declared", "adapter", "contract")
 
+DTYPES = ("float64", "float32", "bfloat16", "float16")  # in the order in which claims prefer them
+
 FEATURES = {
     "rectangular": "T != S",
     "value-width": "values of another width than keys (E != D)",
@@ -33,7 +35,13 @@ FEATURES = {
     "batch": "a batch axis",
     "heads": "a head axis",
     "float64": "float64",
+    "bfloat16": "bfloat16",
+    "float16": "float16",
     "gradients": "gradients",
+    "weights": "the attention weights beside the output",
+    "lse": "the log-sum-exp of each row beside the output",
+    "dropout": "dropout of weights, drawn from a seed",
+    "sinks": "a sink logit of each head",
 }
 
 
@@ -94,7 +102,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Result:
-    """An output, widened exactly to float64 in layout bhtd."""
+    """An output, widened exactly to float64 in layout bhtd; weights [B,H,T,S] and lse [B,H,T] where asked and offered."""
 
     out: FloatArray
     dtype: str
@@ -121,7 +129,8 @@ class Attention(Protocol):
     """An attention function as claims see it (engine 1).
 
     Arrays are float64 in layout bhtd with values exact in `dtype`; `mask` is boolean, True = may attend; `bias` is added
-    to the scores. What comes back is an exact widening, so that equality in float64 is equality in the dtype.
+    to the scores; `sinks` [H] are logits of one more column, dropped after the softmax. What comes back is an exact
+    widening, so that equality in float64 is equality in the dtype.
 
     Errors: Refused if the subject does not offer what is asked; ValueFailure if it raises because of the values;
     BadResult if it returns something else than an output of shape [B,H,T,E].
@@ -141,6 +150,7 @@ class Attention(Protocol):
         scale: float | None = None,
         window: int | None = None,
         softcap: float | None = None,
+        sinks: FloatArray | None = None,
         dropout: float = 0.0,
         seed: int = 0,
         dtype: str = "float32",

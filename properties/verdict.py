@@ -73,6 +73,10 @@ class BadResult(Exception):
     """The subject returned something that is not an attention output for these inputs."""
 
 
+class Inapplicable(Exception):
+    """The case lies outside what a bound covers (docs/bounds.md, preconditions): it decides nothing."""
+
+
 class Observation(msgspec.Struct, frozen=True):
     """Something seen beside the claim that was being checked; `audit.observed` turns these into verdicts."""
 

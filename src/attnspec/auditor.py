@@ -250,7 +250,7 @@ def _audit(
     report = Report(target, options, budget.name, seed)
     try:
         report.profile = runner.profile()
-        for unit, claim in _units(target, options, chosen, budget, seed):
+        for unit, claim in _units(target, options, chosen, budget, seed, report.profile["dtypes"]):
             record = _inapplicable(unit, claim, report.profile) or runner.run(_hinted(unit, report.records))
             report.records.append(record)
             if record.script and record.case:
@@ -268,12 +268,12 @@ def _audit(
 
 
 def _units(
-    target: str, options: dict[str, Any], chosen: list[Claim], budget: Budget, seed: int
+    target: str, options: dict[str, Any], chosen: list[Claim], budget: Budget, seed: int, dtypes: Sequence[str]
 ) -> Iterator[tuple[Unit, Claim]]:
     for claim in chosen:
         if claim.given is None:
             continue
-        for dtype in claim.dtypes:
+        for dtype in claim.dtypes_of(dtypes):
             yield Unit(target, options, claim.id, dtype, budget.name, seed), claim
 
 

@@ -61,13 +61,14 @@ class FunctionSubject:
         scale: float | None = None,
         window: int | None = None,
         softcap: float | None = None,
+        sinks: FloatArray | None = None,
         dropout: float = 0.0,
         seed: int = 0,
         dtype: str = "float32",
         storage: str = "plain",
         need: tuple[str, ...] = (),
     ) -> Result:
-        del dropout, seed  # no claim draws dropout yet; both are part of the protocol
+        del dropout, seed, sinks  # no claim draws these yet; they are part of the protocol
         asked = {"mask": mask, "bias": bias, "causal": causal, "scale": scale, "window": window, "softcap": softcap}
         call = self._call(q, k, v, asked, dtype, storage, watch="changed" in need)
         aliases = self._aliases(call.native, call.arguments) if "aliases" in need else ()
@@ -75,6 +76,8 @@ class FunctionSubject:
 
     def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients:
         dtype, storage = same.pop("dtype", "float32"), same.pop("storage", "plain")
+        for unread in ("sinks", "dropout", "seed"):
+            same.pop(unread, None)
         call = self._call(q, k, v, same, dtype, storage, gradient=True)
         self.calls[-1]["cotangent"] = cotangent
         start = time.perf_counter()

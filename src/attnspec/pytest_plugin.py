@@ -82,7 +82,7 @@ def suite(
         marks = [pytest.mark.attnspec]
         if (reason := expected.get(claim.id, expected.get(claim.family))) is not None:
             marks.append(pytest.mark.xfail(reason=reason, strict=claim.id in expected))
-        offered = [d for d in claim.dtypes if d in dtypes]
+        offered = claim.dtypes_of(dtypes)
         for dtype in offered if claim.given is not None else offered[-1:]:  # observed once, whatever the dtype
             items.append(pytest.param(claim, dtype, id=f"{claim.id}-{dtype}", marks=marks))
     if not items:

@@ -1,7 +1,9 @@
 """Looks for false alarms: correct variants and real implementations over many seeds (`make alarms`).
 
-Every target here is right, so any violated must or unknown verdict is an alarm. Finished rows are kept in docs/alarms.json,
-so that an interrupted run resumes; `--seeds N` sets how many seeds, `--only` which targets, `--fresh` starts over.
+Every subject here is right, or its findings are known (docs/audits/), so a violated must or an unknown verdict that the
+snapshot docs/known-subjects.json does not have is an alarm. Finished rows are kept in docs/alarms.json, so that an
+interrupted run resumes; `--profile`, `--seeds N` say how long to look, `--only` at which subjects, `--minutes` when to
+stop, `--fresh` starts over.
 """
 
 from __future__ import annotations
@@ -9,56 +11,61 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from attnspec.auditor import audit
-from attnspec.properties.variants import VARIANTS
+from attnspec.known_subjects import SUBJECTS, Options, installed, key, snapshot, verdicts
 from attnspec.properties.verdict import Verdict
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "alarms.json"
-REAL: tuple[tuple[str, dict[str, str]], ...] = (
-    ("torch:scaled_dot_product_attention", {}),
-    ("torch:scaled_dot_product_attention", {"backend": "flash"}),
-    ("torch:scaled_dot_product_attention", {"backend": "math"}),
-    ("impl:attention", {}),
-    ("impl:attention", {"path": "explicit"}),
-    ("impl:attention", {"path": "sdpa"}),
-)
-TARGETS = (*((f"variant:{name}", {}) for name in VARIANTS), *REAL)
+Job = tuple[str, Options, str, int]
 
 
-def key(target: str, options: dict[str, str], seed: int) -> str:
-    return " ".join([target, *(f"{k}={v}" for k, v in options.items()), str(seed)])
+def row_name(job: Job) -> str:
+    target, options, profile, seed = job
+    return f"{key(target, options)} {profile} {seed}"
 
 
-def look(job: tuple[str, dict[str, str], int]) -> tuple[str, dict[str, Any]]:
-    """One target at one seed: how many cases were checked, and every verdict that should not be there."""
-    target, options, seed = job
-    report = audit(target, seed=seed, in_process=True, **options)
+def look(job: Job) -> tuple[str, dict[str, Any]]:
+    """One subject at one seed: how many cases were checked, and every verdict that should not be there."""
+    target, options, profile, seed = job
+    report = audit(target, profile=profile, seed=seed, in_process=True, **options)
+    known, found = snapshot().get(key(target, options), {}), verdicts(report)
     alarms = [
         f"{r.claim} {r.dtype} {r.verdict.value} {r.reason or ''} {r.case.id if r.case else ''}".strip()
         for r in report.records
         if (r.verdict is Verdict.VIOLATED and r.level == "must") or r.verdict is Verdict.UNKNOWN
+        if found[r.claim] != known.get(r.claim)
     ]
-    cases = sum(r.cases for r in report.records if r.seconds)
-    return key(*job), {"cases": cases, "exit": report.exit_code, "alarms": alarms}
+    checked = [r for r in report.records if r.seconds]
+    dtypes = sorted({r.dtype for r in checked})
+    return row_name(job), {
+        "cases": sum(r.cases for r in checked),
+        "dtypes": dtypes,
+        "exit": report.exit_code,
+        "alarms": alarms,
+    }
 
 
-def jobs(seeds: int, only: list[str], done: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], int]]:
+def jobs(profile: str, seeds: int, only: list[str], done: dict[str, Any]) -> Iterator[Job]:
     for seed in range(seeds):
-        for target, options in TARGETS:
-            if (not only or target in only) and key(target, options, seed) not in done:
-                yield target, options, seed
+        for target, options in SUBJECTS:
+            job = (target, options, profile, seed)
+            if installed(target) and (not only or target in only) and row_name(job) not in done:
+                yield job
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--profile", choices=("quick", "ci"), default="quick")
+    parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", action="append", default=[], metavar="TARGET", help="these targets; may repeat")
+    parser.add_argument("--only", action="append", default=[], metavar="TARGET", help="these subjects; may repeat")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no audit after so many minutes")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--file", type=Path, default=FILE)
     wanted = parser.parse_args()
@@ -67,28 +74,36 @@ def main() -> int:
     import torch  # before the fork, so that the workers share it
 
     torch.set_num_threads(1)
-    with get_context("fork").Pool(wanted.processes) as pool:
-        for name, row in pool.imap(look, jobs(wanted.seeds, wanted.only, done)):
+    end = time.monotonic() + 60 * wanted.minutes
+    with get_context("fork").Pool(wanted.processes, maxtasksperchild=8) as pool:
+        for name, row in pool.imap_unordered(look, jobs(wanted.profile, wanted.seeds, wanted.only, done)):
             done[name] = row
-            print(f"{name}: {row['cases']} cases, {len(row['alarms'])} alarms", file=sys.stderr)
+            print(f"{name}: {row['cases']} cases, {len(row['alarms'])} alarms", *row["alarms"], sep="\n  ", file=sys.stderr)
             save(done, wanted.file)
+            if time.monotonic() > end:
+                break
     alarms = [f"{name}: {alarm}" for name, row in done.items() for alarm in row["alarms"]]
     cases = sum(row["cases"] for row in done.values())
-    print(f"{len(done)} audits of {len(TARGETS)} correct targets, {cases} cases, {len(alarms)} alarms")
+    print(f"{len(done)} audits of {len(SUBJECTS)} subjects, {cases} cases, {len(alarms)} alarms")
     print("\n".join(alarms))
     return 1 if alarms else 0
 
 
 def save(rows: dict[str, Any], file: Path) -> None:
-    alarms = sum(len(row["alarms"]) for row in rows.values())
-    head = {
-        "command": " ".join(["python benchmarks/alarms.py", *sys.argv[1:]]),
-        "profile": "quick",
-        "audits": len(rows),
-        "cases": sum(r["cases"] for r in rows.values()),
-        "alarms": alarms,
+    """The rows in a fixed order, after their totals by profile."""
+    rows = dict(sorted(rows.items()))
+    totals = {
+        profile: {
+            "audits": len(chosen),
+            "cases": sum(r["cases"] for r in chosen),
+            "alarms": sum(len(r["alarms"]) for r in chosen),
+        }
+        for profile in ("quick", "ci")
+        if (chosen := [r for name, r in rows.items() if name.split()[-2] == profile])
     }
-    file.write_text(json.dumps({**head, "rows": rows}, indent=0) + "\n")
+    head = {"command": " ".join(["python benchmarks/alarms.py", *sys.argv[1:]]), "totals": totals}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    file.write_text(f'{json.dumps(head)[:-1]}, "rows": {{\n{lines}\n}}}}\n')
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Writes what in the docs is generated: `python docs/generate.py [pages|matrix|authorities]`, or all (`make docs`).
+"""Writes what in the docs is generated: `python docs/generate.py [pages|matrix|subjects|authorities]`, or all (`make docs`).
 
-docs/claims.md comes from the registry of claims, docs/kill-matrix.md from the committed matrix, docs/figures.md from the list
-in docs/figures.py, docs/ideas/ from its own pages and docs/authorities.json (docs/ideas.py), the failure in the README from
-the tool's output. `matrix` audits every mutant, `authorities` asks every independent program again. tests/docs/ compares the
-pages with what this module makes.
+docs/claims.md comes from the registry of claims, docs/kill-matrix.md from the committed matrix, docs/known-subjects.md from
+the committed verdicts, docs/figures.md from the list in docs/figures.py, docs/ideas/ from its own pages and
+docs/authorities.json (docs/ideas.py), the failure in the README from the tool's output. `matrix` audits every mutant,
+`subjects` every known subject, `authorities` asks every independent program again. tests/docs/ compares the pages with what
+this module makes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from attnspec.causes import kill_matrix
+from attnspec import causes, known_subjects
+from attnspec import kill_matrix as matrix
 from attnspec.properties.claim import Claim, claims
-from attnspec.properties.mutants import describe
 from attnspec.properties.proofs.proof import proofs
 
 DOCS = Path(__file__).resolve().parent
@@ -63,32 +64,13 @@ def _entry(c: Claim) -> list[str]:
 
 
 def matrix_page() -> str:
-    """The kill matrix: mutants by claims, then each mutant's story."""
-    matrix = kill_matrix()
-    columns = [c for c in claims() if any(c in row for row in matrix.values())]
-    distinct = {tuple(row) for row in matrix.values() if row}
-    survivors = [m for m, row in matrix.items() if not row]
-    lines = [
-        HEAD + "# Kill matrix\n",
-        f"{len(matrix)} planted defects, {len(matrix) - len(survivors)} caught in a quick audit, with {len(distinct)} "
-        "different patterns of violated claims. Each claim is a column, in the order of the list; `x` marks a violation.\n",
-        "\n".join(f"{i}. `{c}`" for i, c in enumerate(columns, start=1)),
-        "",
-        "| mutant | " + " | ".join(str(i) for i in range(1, len(columns) + 1)) + " |",
-        "| --- |" + " --- |" * len(columns),
-    ]
-    lines += [f"| `{m}` | " + " | ".join("x" if c in row else "" for c in columns) + " |" for m, row in matrix.items()]
-    if survivors:
-        lines += [
-            "",
-            "Not caught yet, since no claim of this version reaches them: " + ", ".join(f"`{m}`" for m in survivors) + ".",
-        ]
-    lines += ["", "## What each imitates\n", "| mutant | imitates | seen at |", "| --- | --- | --- |"]
-    for m in matrix:
-        d = describe(m)
-        source = f"<{d.source}>" if d.source.startswith("http") else d.source
-        lines.append(f"| `{m}` | {d.imitates} | {source} |")
-    return "\n".join(lines) + "\n"
+    """The kill matrix."""
+    return HEAD + str(beside("audit_pages").matrix_page())
+
+
+def subjects_page() -> str:
+    """What is known of real implementations and of the correct variants."""
+    return HEAD + str(beside("audit_pages").subjects_page())
 
 
 def kernel(folder: Path) -> None:
@@ -128,17 +110,18 @@ def figures_page() -> str:
 
 
 def main(which: list[str]) -> None:
-    """Regenerates the pages; `matrix` audits every mutant first, `authorities` measures them."""
+    """Regenerates the pages; `matrix` and `subjects` audit first, `authorities` measures them."""
     if not which or "matrix" in which:
-        from attnspec.kill_matrix import compute, write
-
-        write(compute())
-        kill_matrix.cache_clear()
+        matrix.write(matrix.compute())
+        causes.kill_matrix.cache_clear()
+    if not which or "subjects" in which:
+        known_subjects.write(known_subjects.compute())
     ideas = beside("ideas")
     if not which or "authorities" in which:
         ideas.measure()
     (DOCS / "claims.md").write_text(claims_page(), encoding="utf-8")
     (DOCS / "kill-matrix.md").write_text(matrix_page(), encoding="utf-8")
+    (DOCS / "known-subjects.md").write_text(subjects_page(), encoding="utf-8")
     (DOCS / "figures.md").write_text(figures_page(), encoding="utf-8")
     for path in ideas.pages().values():
         path.write_text(ideas.filled(path.read_text(encoding="utf-8")), encoding="utf-8")

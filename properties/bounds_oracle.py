@@ -39,6 +39,16 @@ class Attention:
     o: Array  # [B,H,T,E]
     n: Array  # [B,H,T,1] visible keys
     blocks: Array  # [B,H,T,1] min(n, ceil(S/5)): a mask can spread n keys over more than ceil(n/5) blocks
+    dense: bool  # every query sees every key
+    given: tuple[Array, Array, Array]  # q, k, v with what no other may see
+
+    def shown(self, y: Array) -> Array:
+        """Zero in the place of hidden pairs."""
+        return y if self.dense else np.where(self.visible, y, 0.0)
+
+    def largest(self, y: Array) -> float:
+        """The largest number of a visible pair, 0 if none is visible or larger."""
+        return float(y.max(initial=0.0, where=self.visible))
 
 
 def repeated(array: ArrayLike, heads: int) -> Array:
@@ -67,8 +77,10 @@ def attention(
     q = np.asarray(q, dtype=np.float64)
     k, v = repeated(k, q.shape[1]), repeated(v, q.shape[1])
     seen: Visible = np.broadcast_to(np.asarray(visible, dtype=bool), (*q.shape[:3], k.shape[2]))
-    q, k, v = only(q, seen, -1), only(k, seen, -2), only(v, seen, -2)
-    c = 1 / np.sqrt(q.shape[3]) if scale is None else float(scale)
+    dense, given = bool(seen.all()), (q, k, v)
+    if not dense:
+        q, k, v = only(q, seen, -1), only(k, seen, -2), only(v, seen, -2)
+    c = 1 / float(np.sqrt(q.shape[3])) if scale is None else float(scale)
     b = None if bias is None else np.where(seen, np.asarray(bias, dtype=np.float64), 0.0)
     keys = k.swapaxes(-1, -2)
     s = c * (q @ keys)
@@ -86,5 +98,5 @@ def attention(
     log_z = np.log(z)
     # fmt: off
     return Attention(q, k, v, b, c, softcap, seen, a, s, capped, t, shifted, m, m + log_z, shifted - log_z, p, p @ v,
-                     n, blocks)
+                     n, blocks, dense, given)
     # fmt: on

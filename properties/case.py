@@ -30,6 +30,7 @@ MASK_AXES = ("TS", "BHTS", "11TS", "B1TS", "1HTS", "B11S", "BH1S", "111S", "HTS"
 MaskKind = Literal["bool", "bias"]
 MaskPattern = Literal["none", "padding", "left-padding", "prefix", "band", "random", "normal", "first", "last"]
 PEAK = 128.0
+LOWEST = -(2.0**128 - 2.0**104)  # as `finite` of a mask: the most negative number of float32, or of a narrower dtype
 HUGE = {"k": 2.0**13, "v": 2.0**100}
 HUGE_FLOAT16 = {"k": 2.0**4, "v": 2.0**12}
 # A huge key keeps scores below the -1e9 with which many implementations hide keys; a huge value has no such limit, since
@@ -141,13 +142,14 @@ class Case(_Record, frozen=True):
     def redrawn(self, plant: Plant, like: FloatArray) -> FloatArray:
         """New content for the planted array, of the same shape: its own stream, as large as `value` says."""
         if plant.value == "one":
-            return like + 1.0
+            return numbers.held(like + 1.0, self.dtype)
         gain = self.values.get(plant.array, Values()).gain
         if plant.value in ("nan", "inf"):
             return np.full(like.shape, float(plant.value))
         fresh = numbers.normal(self.seed, f"{plant.array}/planted", like.shape) * gain
         huge = HUGE_FLOAT16 if self.dtype == "float16" else HUGE
-        return np.where(fresh == 0, gain, fresh) * (huge.get(plant.array, 1.0) if plant.value == "huge" else 1.0)
+        larger = np.where(fresh == 0, gain, fresh) * (huge.get(plant.array, 1.0) if plant.value == "huge" else 1.0)
+        return numbers.held(larger, self.dtype)
 
     def cotangent(self) -> FloatArray:
         z = self.sizes
@@ -216,7 +218,7 @@ class Case(_Record, frozen=True):
         keep = np.broadcast_to(keep, full).copy()
         self._leave_one_key(keep)
         for b, row in m.empty:
-            keep[min(b, full[0] - 1), :, row, :] = False
+            keep[min(b, full[0] - 1), :, min(row, full[2] - 1), :] = False
         return keep.reshape(shape)
 
     def _leave_one_key(self, keep: BoolArray) -> None:
@@ -239,7 +241,8 @@ class Case(_Record, frozen=True):
         assert self.mask is not None
         if self.mask.pattern == "normal":
             return numbers.normal(self.seed, "bias", mask.shape)
-        return np.where(mask, 0.0, -np.inf if self.mask.finite is None else self.mask.finite)
+        hidden = -np.inf if self.mask.finite is None else numbers.held(np.array(self.mask.finite), self.dtype)
+        return np.where(mask, 0.0, hidden)
 
     # Files
 

@@ -47,7 +47,31 @@ FAMILIES = [
     "contract",
     "reference",
 ]
-MODULES = ("softmax", "scale", "mask", "heads", "batch", "gradient", "robust", "reference", "convention")
+MODULES = (
+    "softmax",
+    "values",
+    "scores",
+    "weights",
+    "range",
+    "scale",
+    "mask",
+    "hidden",
+    "causal",
+    "window",
+    "empty_row",
+    "sinks",
+    "heads",
+    "batch",
+    "invariance",
+    "random",
+    "gradient",
+    "gradient_laws",
+    "robust",
+    "shapes",
+    "reference",
+    "convention",
+)
+OF_VALUES = ("softmax", "scale", "reference", "random")  # families that say which weights there are
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
 Body = Callable[["Attention", "Case"], None]
@@ -121,16 +145,22 @@ class Claim:
 
     def lacking(self, profile: Profile) -> str | None:
         """Why the claim does not apply to a subject of this profile, or None."""
+        form = profile.get("form", "exact")
+        if form != "exact" and (self.within not in ("exact", "observed") or self.family in OF_VALUES):
+            return f"not offered: attention declared {form} has laws without values only"
         needs = self.needs
         if self.given and self.given.causal == "never":
             needs = (*needs, "non-causal")
         if self.given and self.given.mask == "always" and not profile.offers("non-causal"):
             needs = (*needs, "mask-and-causal")
+        if self.given and self.given.mask == "always" and not self.given.mask_kinds(profile):
+            needs = (*needs, "bias" if self.given.kinds == ("bias",) else "mask")
         return next((reason for need in needs if (reason := profile.lacks(need))), None)
 
     def level_for(self, profile: Profile) -> Level:
         """The level, raised to must where the subject declares or promises what the claim is about."""
-        return "must" if self.promoted_by and profile.promises(self.promoted_by) else self.level
+        name, _, value = (self.promoted_by or "").partition("=")  # "poison=nan": only where that value is promised
+        return "must" if profile.promises(name) and value in ("", str(profile.get(name))) else self.level
 
 
 class Registry(Mapping[str, Claim]):

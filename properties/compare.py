@@ -1,7 +1,8 @@
 """The only comparisons. They raise `Violation`; they never return a bool that someone could forget to read.
 
 While a claim runs, what was compared is noted in a `Ledger`: the worst ratio of error to bound, and whether any comparison
-had the power to reject a wrong answer. A claim none of whose cases had power is UNKNOWN "vacuous", never HOLDS.
+could have rejected zeros. The power of a claim is shown by its twin (`twins`); only for one that names none, as a claim from
+elsewhere may, the ledger stands in.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def ledger() -> Iterator[Ledger]:
         _ledger.reset(token)
 
 
-def same_bits(got: FloatArray, want: FloatArray, what: str, *, live: bool, noise: FloatArray | None = None) -> None:
+def same_bits(got: FloatArray, want: FloatArray, what: str, *, live: bool = True, noise: FloatArray | None = None) -> None:
     """Equal shape and equal values; NaN equals NaN and +0 equals -0.
 
     `live` says whether a wrong implementation could have differed here. `noise` is the error allowed between two runs of a

@@ -8,6 +8,8 @@ names it must give the same arrays in ten years.
 from __future__ import annotations
 
 import hashlib
+import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +33,29 @@ NORMAL: FloatArray = np.array([*(-x for x in reversed(_POSITIVE)), 0, *_POSITIVE
 VARIANCE = float(np.mean(NORMAL**2))  # of a number drawn from the table; its mean is exactly 0
 
 
+_AHEAD = 512  # words of a stream that are kept: enough for the small arrays of which there are many
+
+
 def words(seed: int, name: str, count: int) -> npt.NDArray[np.uint64]:
     """`count` raw 64-bit words of the stream that belongs to (seed, name)."""
+    return _ahead(seed, name)[:count] if count <= _AHEAD else _stream(seed, name, count)
+
+
+@lru_cache(maxsize=8192)
+def _ahead(seed: int, name: str) -> npt.NDArray[np.uint64]:
+    found = _stream(seed, name, _AHEAD)
+    found.flags.writeable = False
+    return found
+
+
+def _stream(seed: int, name: str, count: int) -> npt.NDArray[np.uint64]:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.atleast_1d(np.random.PCG64(int.from_bytes(digest, "big")).random_raw(count)).astype(np.uint64)
 
 
 def below(bound: int, seed: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Integers in 0..bound-1, by multiply and shift of the upper 32 bits."""
-    upper = words(seed, name, int(np.prod(shape))) >> np.uint64(32)
+    upper = words(seed, name, math.prod(shape)) >> np.uint64(32)
     return ((upper * np.uint64(bound)) >> np.uint64(32)).astype(np.int64).reshape(shape)
 
 
@@ -67,6 +83,21 @@ def rounded(x: FloatArray, dtype: str) -> FloatArray:
         mantissa, exponent = np.frexp(x)
         nearest = np.ldexp(np.rint(mantissa * 2.0**8), exponent - 8)  # 8 significant bits; subnormals of bfloat16 keep more
         return np.where(np.abs(nearest) >= 2.0**128, np.copysign(np.inf, x), nearest)
+
+
+LARGEST = {
+    "float64": 2.0**1023 * (2 - 2.0**-52),
+    "float32": 2.0**128 - 2.0**104,
+    "bfloat16": 2.0**128 - 2.0**120,
+    "float16": 65504.0,
+}
+
+
+def held(x: FloatArray, dtype: str) -> FloatArray:
+    """`rounded`, with the largest number of the dtype in place of an infinite one."""
+    return np.clip(
+        rounded(x, dtype), np.where(np.isneginf(x), x, -LARGEST[dtype]), np.where(np.isposinf(x), x, LARGEST[dtype])
+    )
 
 
 def fine(x: FloatArray, seed: int, name: str, dtype: str) -> FloatArray:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
-from attnspec.properties.case import Case, Plant, Sizes, Values
-from attnspec.properties.strategies import Cases, enough_keys
+from attnspec.properties.case import Case, Mask, Plant, Sizes, Values
+from attnspec.properties.fitting import fitted
+from attnspec.properties.strategies import Cases, enough_keys, mask_axes
 from attnspec.properties.subject import Profile
 
 
@@ -27,12 +28,14 @@ def reduced(case: Case, given: Cases, profile: Profile, fails: Callable[[Case], 
 def simpler(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
     """The case with one thing less, in the ways that the claim's cases and the subject admit."""
     for candidate in (*_without_options(case, given, profile), *_smaller(case, given, profile), *_plainer(case, given)):
-        if candidate.canonical() != case.canonical() and _admissible(candidate, profile):
-            yield candidate
+        held = fitted(candidate)
+        if held.canonical() != case.canonical() and _admissible(held, profile):
+            yield held
 
 
 def _without_options(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
-    for option, none in (("scale", None), ("softcap", None), ("window", None), ("causal", False)):
+    nothing = {"scale": None, "softcap": None, "window": None, "causal": False, "sinks": False, "dropout": 0.0}
+    for option, none in nothing.items():
         if getattr(given, option) == "drawn" and (option != "causal" or profile.offers("non-causal")):
             yield case.but(call=replace(case.call, **{option: none}))
     if case.mask is not None:
@@ -40,6 +43,23 @@ def _without_options(case: Case, given: Cases, profile: Profile) -> Iterator[Cas
             yield case.but(mask=None)
         if given.empty != "always":
             yield case.but(mask=replace(case.mask, empty=()))
+        if len(case.mask.empty) > 1:
+            yield case.but(mask=replace(case.mask, empty=case.mask.empty[:1]))
+        if case.mask.finite is not None:
+            yield case.but(mask=replace(case.mask, finite=given.finite[0]))
+        yield from _plainer_mask(case, case.mask, given, profile)
+    if case.storage != "plain":
+        yield case.but(storage="plain")
+
+
+def _plainer_mask(case: Case, mask: Mask, given: Cases, profile: Profile) -> Iterator[Case]:
+    """Of fewer axes, as far as the subject takes them; where rows are empty, those that tell rows apart stay."""
+    accepted = mask_axes(
+        profile, mask.kind, per_row=given.empty == "always" or bool(mask.empty) or case.call.window is not None
+    )
+    fewer = [a for a in accepted if len(a.replace("1", "")) < len(mask.axes.replace("1", ""))]
+    if fewer:
+        yield case.but(mask=replace(mask, axes=min(fewer, key=lambda a: (len(a.replace("1", "")), len(a)))))
 
 
 def _smaller(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
@@ -52,9 +72,11 @@ def _smaller(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
         ways += [{"H": h, "G": g} for h, g in keep if h == g or (z.H > z.G and h // g == z.H // z.G)]
     for letter in "BTSDE":
         tied: tuple[str, ...] = ("T", "S") if square and letter == "T" else (letter,)
-        if letter in given.sizes or (square and letter == "S") or (given.identity and {"S", "E"} & set(tied)):
+        if letter in given.sizes or (square and letter == "S") or (given.identity and letter == "E"):
             continue
-        if letter in "DE" and not profile.offers("value-width"):
+        if given.identity and "S" in tied:
+            tied = (*tied, "E") if profile.offers("value-width") else (*tied, "D", "E")
+        elif letter in "DE" and not profile.offers("value-width"):
             if given.identity:
                 continue  # D = E = S
             tied = ("D", "E") if letter == "D" else ()
@@ -66,7 +88,16 @@ def _smaller(case: Case, given: Cases, profile: Profile) -> Iterator[Case]:
         ]
     for way in ways:
         sizes = replace(z, **way)
-        yield case.but(sizes=sizes, plant=tuple(replace(p, t=_position(p, sizes)) for p in case.plant))
+        mask = case.mask
+        if mask is not None and mask.empty:
+            mask = replace(mask, empty=_rows(mask.empty, sizes))
+        yield case.but(sizes=sizes, mask=mask, plant=tuple(replace(p, t=_position(p, sizes)) for p in case.plant))
+
+
+def _rows(rows: tuple[tuple[int, int], ...], sizes: Sizes) -> tuple[tuple[int, int], ...]:
+    """The rows that are left, at least one."""
+    left = tuple((b, t) for b, t in rows if b < sizes.B and t < sizes.T)
+    return left or ((min(rows[0][0], max(0, sizes.B - 1)), min(rows[0][1], max(0, sizes.T - 1))),)
 
 
 def _position(plant: Plant, sizes: Sizes) -> int:

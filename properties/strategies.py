@@ -5,13 +5,15 @@ Sizes, options and patterns are drawn, never numbers of an array, so that cases 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
 from attnspec.properties.case import (
+    LOWEST,
     MASK_AXES,
     Call,
     Case,
@@ -24,6 +26,7 @@ from attnspec.properties.case import (
     ValueKind,
     Values,
 )
+from attnspec.properties.fitting import fitted
 from attnspec.properties.subject import Profile
 
 SCORE_KINDS: tuple[ValueKind, ...] = ("zeros", "normal", "fine", "integers", "ties", "heavy", "needle", "one-hot")
@@ -32,6 +35,7 @@ VALUE_KINDS: tuple[ValueKind, ...] = ("normal", "fine", "one-hot", "integers", "
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 
 Choice = Literal["never", "drawn", "always"]
+Axis = Literal["B", "T", "S", "E"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Cases:
     """The cases of a claim: what is pinned, what is drawn.
 
     "drawn" options appear only where the profile offers them. `sizes` and `values` pin sizes and patterns; `plant` lists
-    later changes whose position is drawn; `grid` adds fixed cases at block edges (`showcases`).
+    later changes whose position is drawn; `grid` adds fixed cases at block edges (`showcases`). `finite` is what a bias may
+    have where it hides, None for -inf. One of the axes in `zero` has length 0. `draws` limits what comes on top.
     """
 
     causal: Choice = "drawn"
@@ -59,11 +64,28 @@ class Cases:
     plant: tuple[Plant, ...] = ()
     storage: Choice = "never"
     scales: tuple[float, ...] = (1.0, 0.5, 0.125, 2.0)
+    sinks: Choice = "never"
+    dropout: Choice = "never"
+    dropouts: tuple[float, ...] = (0.5, 0.25, 0.75)
+    finite: tuple[float | None, ...] = (None, -2.0, -3.0, -1e4, LOWEST)
+    zero: tuple[Axis, ...] = ()
+    draws: int | None = None
     grid: bool = False
 
     def strategy(self, claim: str, profile: Profile, dtype: str, largest: int) -> st.SearchStrategy[Case]:
-        """Cases for one subject; `largest` limits T and S."""
-        return _cases(self, profile, claim, dtype, largest)
+        """Cases for one subject, for Hypothesis; `largest` limits T and S."""
+        return _strategy(self, profile, claim, dtype, largest)
+
+    def drawn(self, claim: str, profile: Profile, dtype: str, largest: int, seed: int) -> Iterator[Case]:
+        """The same cases without Hypothesis, which takes as long over a draw as the subject over a case."""
+        rng = random.Random(seed)
+
+        def draw(strategy: st.SearchStrategy[Any]) -> Any:
+            options = _options[id(strategy)]
+            return options[int(rng.random() * len(options))]
+
+        while True:
+            yield _case(draw, self, profile, claim, dtype, largest)
 
     def admits(self, option: str, profile: Profile) -> bool:
         """Whether cases may have the option: the claim wants it and the subject offers it."""
@@ -78,12 +100,17 @@ class Cases:
         return self.admits("grouped", profile) and profile.offers("heads")
 
 
-@st.composite
-def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: str, largest: int) -> Case:
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+def _case(draw: Draw, want: Cases, profile: Profile, claim: str, dtype: str, largest: int) -> Case:
     # Where T = S is or may be forced, T obeys the limits of both.
     tied = {} if profile.offers("causal-rectangular") and not want.square else {"T": "TS"}
+    none = draw(_one_of(zero_axes(want, profile))) if want.zero else ""
 
     def size(letter: str, high: int) -> int:
+        if letter == none:
+            return 0
         low = max(want.at_least.get(one, 1) for one in tied.get(letter, letter))
         return want.sizes.get(letter) or draw(_integers(low, max(low, high)))
 
@@ -107,11 +134,11 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         T=queries,
         S=keys,
         D=keys if want.identity and not profile.offers("value-width") else width,
-        E=keys if want.identity else size("E", 8) if profile.offers("value-width") else width,
+        E=0 if none == "E" else keys if want.identity else size("E", 8) if profile.offers("value-width") else width,
     )
     kinds = want.mask_kinds(profile) if not causal or profile.offers("mask-and-causal") else []
     masked = bool(kinds) and (want.mask == "always" or draw(_one_of((False, "mask"))) == "mask")
-    return Case(
+    case = Case(
         claim=claim,
         dtype=dtype,
         sizes=sizes,
@@ -120,6 +147,8 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
             scale=draw(_one_of(want.scales)) if flag("scale") else None,
             window=draw(_integers(1, keys + 1)) if window else None,
             softcap=draw(_one_of((2.0, 0.5, 16.0))) if flag("softcap") else None,
+            dropout=draw(_one_of(want.dropouts)) if flag("dropout") else 0.0,
+            sinks=flag("sinks"),
         ),
         mask=_mask(draw, want, profile, sizes, kinds, window=window) if masked else None,
         values={name: _values(draw, want, name, sizes) for name in "qkv"},
@@ -127,6 +156,16 @@ def _cases(draw: st.DrawFn, want: Cases, profile: Profile, claim: str, dtype: st
         seed=draw(_SEEDS),
         storage=draw(_one_of(STORAGES)) if want.storage == "drawn" else "plain",
     )
+    return fitted(case)
+
+
+_strategy = st.composite(_case)
+
+
+def zero_axes(want: Cases, profile: Profile) -> tuple[Axis, ...]:
+    """The axes that may have length 0: those that the claim wants and the subject has."""
+    lacking = {"B": "batch", "S": "rectangular", "E": "value-width"}
+    return tuple(a for a in want.zero if a not in lacking or profile.offers(lacking[a])) or ("T",)
 
 
 def enough_keys(profile: Profile, queries: int, keys: int, *, causal: bool, window: bool) -> int:
@@ -150,33 +189,34 @@ def mask_axes(profile: Profile, kind: MaskKind, *, per_row: bool) -> list[str]:
     return [a for a in accepted if "T" in a] or accepted if per_row else accepted
 
 
-def _heads(draw: st.DrawFn, want: Cases, profile: Profile) -> tuple[int, int]:
+def _heads(draw: Draw, want: Cases, profile: Profile) -> tuple[int, int]:
     """H and G. One key/value head hides the order of the groups, so "always" has at least two."""
-    if "H" in want.sizes:
-        return want.sizes["H"], want.sizes["H"]
     if not profile.offers("heads"):
         return 1, 1
+    if "H" in want.sizes:
+        return want.sizes["H"], want.sizes["H"]
     always = want.grouped == "always"
     group = draw(_integers(2 if always else 1, 3)) if want.wants_groups(profile) else 1
     groups = draw(_integers(2 if always else want.at_least.get("H", 1) if group == 1 else 1, 3))
     return groups * group, groups
 
 
-def _placed(draw: st.DrawFn, plant: Plant, sizes: Sizes) -> Plant:
+def _placed(draw: Draw, plant: Plant, sizes: Sizes) -> Plant:
     last = {"after": sizes.T - 2, "other-rows": sizes.B - 1}.get(plant.where, 0)
     value: Any = draw(_one_of(("one", "redrawn", "huge"))) if plant.value == "redrawn" else plant.value
     return Plant(plant.array, plant.where, draw(_integers(0, max(0, last))), value)
 
 
-def _values(draw: st.DrawFn, want: Cases, name: str, sizes: Sizes) -> Values:
+def _values(draw: Draw, want: Cases, name: str, sizes: Sizes) -> Values:
     if name == "v" and want.identity:
         return Values("one-hot")
     kind: ValueKind = draw(_one_of(want.values.get(name, VALUE_KINDS if name == "v" else SCORE_KINDS)))
     positions = sizes.T if name == "q" else sizes.S
-    return Values(kind, draw(_one_of(want.gains)), (draw(_integers(0, positions - 1)),) if kind in ("needle", "peak") else ())
+    at = (draw(_integers(0, max(0, positions - 1))),) if kind in ("needle", "peak") else ()
+    return Values(kind, draw(_one_of(want.gains)), at)
 
 
-def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: list[MaskKind], *, window: bool) -> Mask:
+def _mask(draw: Draw, want: Cases, profile: Profile, sizes: Sizes, kinds: list[MaskKind], *, window: bool) -> Mask:
     kind: MaskKind = draw(_one_of(tuple(kinds)))
     restricted = window and not zero_rows(profile)  # a window must not leave a row empty that the mask leaves one key
     per_row = restricted or want.empty == "always"
@@ -189,18 +229,31 @@ def _mask(draw: st.DrawFn, want: Cases, profile: Profile, sizes: Sizes, kinds: l
     pattern: MaskPattern = draw(_one_of(patterns))
     rows: tuple[tuple[int, int], ...] = ()
     allowed = want.empty == "always" or (want.empty == "drawn" and zero_rows(profile) and pattern != "normal")
-    if allowed and "T" in axes and (want.empty == "always" or draw(_integers(0, 3)) == 3):
-        rows = ((draw(_integers(0, sizes.B - 1 if axes[0] == "B" else 0)), draw(_integers(0, sizes.T - 1))),)
-    return Mask(kind, pattern, draw(_one_of((0.5, 0.25, 0.75))), axes, rows)
+    if allowed and (want.empty == "always" or draw(_integers(0, 3)) == 3):
+        which = draw(_one_of(("row", "sample", "all")))
+        b, t = draw(_integers(0, max(0, sizes.B - 1) if axes[0] == "B" else 0)), draw(_integers(0, max(0, sizes.T - 1)))
+        rows = empty_rows(which, sizes, axes, b, t)
+    plain = kind == "bool" or pattern == "normal" or rows
+    finite = None if plain else draw(_one_of(want.finite))
+    return Mask(kind, pattern, draw(_one_of((0.5, 0.25, 0.75))), axes, rows, finite)
+
+
+def empty_rows(which: str, sizes: Sizes, axes: str, b: int, t: int) -> tuple[tuple[int, int], ...]:
+    """One row that sees no key, all rows of one sample, or all rows, as far as the axes of the mask tell them apart."""
+    samples = range(sizes.B if axes[0] == "B" else 1)
+    queries = range(sizes.T if "T" in axes else 1)
+    if which == "all":
+        return tuple((one, row) for one in samples for row in queries)
+    if which == "sample":
+        return tuple((b, row) for row in queries)
+    return ((b, t if "T" in axes else 0),)
 
 
 # Strategies are made once: Hypothesis validates each object at its first draw. They are all `sampled_from`: Hypothesis spends
 # examples on copying values between draws of one kind, and all integers or all booleans would be one kind.
 
-_SEEDS = st.integers(0, 9999)
-
-
 _made: dict[str, st.SearchStrategy[Any]] = {}  # by repr, since (0,), (0.0,) and (False,) are one key
+_options: dict[int, tuple[Any, ...]] = {}  # of a strategy by its id; what is made stays
 
 
 def _one_of(options: tuple[Any, ...]) -> st.SearchStrategy[Any]:
@@ -208,8 +261,12 @@ def _one_of(options: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     key = repr(options)
     if key not in _made:
         _made[key] = st.sampled_from(options)
+        _options[id(_made[key])] = options
     return _made[key]
 
 
 def _integers(low: int, high: int) -> st.SearchStrategy[int]:
     return _one_of(tuple(range(low, high + 1)))
+
+
+_SEEDS = _integers(0, 511)  # few, so that the streams of numbers are found in their cache

@@ -17,6 +17,10 @@ PROMISES: tuple[Origin, ...] = ("declared", "adapter", "contract")
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")  # in the order in which claims prefer them
 
+# The class of rounding errors that the bounds assume in each dtype (docs/bounds.md), unless another is declared.
+PRECISION = {"float64": "wide", "float32": "wide", "bfloat16": "stored-blocks", "float16": "stored-blocks"}
+PRECISIONS = ("wide", "fused", "stored", "stored-blocks")
+
 FEATURES = {
     "rectangular": "T != S",
     "value-width": "values of another width than keys (E != D)",
@@ -53,11 +57,15 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Contradiction(msgspec.Struct, frozen=True):
-    """What probing found against a declaration, an adapter or a contract: VIOLATED `convention.<name>`."""
+    """What probing found against a declaration, an adapter or a contract: VIOLATED `convention.<name>`.
+
+    With `where`, what it found there against what it had found itself: VIOLATED `convention.consistent`.
+    """
 
     convention: str
     expected: str
     got: str
+    where: str = ""
 
 
 class Profile(msgspec.Struct, frozen=True):

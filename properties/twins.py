@@ -8,23 +8,32 @@ is violated *exposed* something. A claim that exposed nothing is UNKNOWN, "vacuo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from attnspec.properties import numbers
 from attnspec.properties.case import Inputs
-from attnspec.properties.oracle import output, visible
+from attnspec.properties.oracle import Call, output, visible
 from attnspec.properties.subject import FloatArray, Gradients, Profile, Result
+from attnspec.properties.verdict import Refused
+from attnspec.reference.attention import scores
 from attnspec.reference.attention_backward import attention_backward
+from attnspec.reference.shapes import ShapeError
+from attnspec.reference.softmax import log_sum_exp
 
 
 @dataclass(frozen=True)
 class Honest:
-    """The reference under a subject's conventions: what a twin starts from."""
+    """The reference under a subject's conventions: what a twin starts from.
+
+    `need` is what the call asks for beside the output, "gradients" for the forward run of a gradient: so that a twin can be
+    wrong only then.
+    """
 
     profile: Profile
+    need: tuple[str, ...] = ()
 
     def __call__(self, x: Inputs) -> FloatArray:
         return output(self.profile, x)
@@ -33,6 +42,11 @@ class Honest:
         """[B,H,T,S]: the output for one-hot values."""
         keys = x.k.shape[2]
         return self(x.but(v=np.broadcast_to(np.eye(keys), (*x.k.shape[:2], keys, keys))))
+
+    def lse(self, x: Inputs) -> FloatArray:
+        """[B,H,T]: the log-sum-exp of each row's scores, -inf for a row that sees no key."""
+        call = Call.of(self.profile, x)
+        return log_sum_exp(scores(call.q, call.k, mask=call.seen, bias=call.bias, scale=call.scale, softcap=call.softcap))
 
     def gradients(self, x: Inputs, cotangent: FloatArray) -> dict[str, FloatArray]:
         seen = visible(self.profile, x)
@@ -52,16 +66,24 @@ class TwinSubject:
         self._honest, self._twin, self._gradient_twin = Honest(profile), twin, gradient_twin
 
     def __call__(self, q: FloatArray, k: FloatArray, v: FloatArray, **options: Any) -> Result:
-        options.pop("need", None)
+        honest = replace(self._honest, need=options.pop("need", ()))
         x = Inputs(q, k, v, **options)
-        found = self._honest(x) if self._twin is None else self._twin(self._honest, x)
-        return found if isinstance(found, Result) else Result(numbers.rounded(found, x.dtype), x.dtype)
+        try:
+            found = honest(x) if self._twin is None else self._twin(honest, x)
+        except ShapeError as error:
+            raise Refused("shapes that do not fit each other", error) from error
+        if isinstance(found, Result):
+            return found
+        weights = numbers.rounded(honest.weights(x), x.dtype) if "weights" in honest.need else None
+        lse = numbers.rounded(honest.lse(x), x.dtype) if "lse" in honest.need else None
+        return Result(numbers.rounded(found, x.dtype), x.dtype, weights, lse)
 
     def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients:
         x = Inputs(q, k, v, **same)
         found = (self._gradient_twin or Honest.gradients)(self._honest, x, cotangent)
         rounded = {n: numbers.rounded(g, x.dtype) for n, g in found.items()}
-        return Gradients(self(q, k, v, **same).out, rounded["q"], rounded["k"], rounded["v"], x.dtype)
+        out = self(q, k, v, **same, need=("gradients",)).out
+        return Gradients(out, rounded["q"], rounded["k"], rounded["v"], x.dtype)
 
 
 # Twins that several claims share.

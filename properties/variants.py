@@ -1,7 +1,7 @@
 """Correct implementations of attention, written as differently as possible: no check may find fault with them.
 
-Listing them reads the sources with `ast`; `load` imports torch only for the torch ones. A variant whose layout,
-alignment or empty rows are not the default says so in `__attnspec__`.
+Listing them reads the sources with `ast`; `load` imports the array library of the variant. What is not the default of a
+variant (layout, alignment, empty rows, class of precision ...) it says in `__attnspec__`.
 """
 
 import ast
@@ -17,7 +17,8 @@ def _public_functions(module: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
 
 
-_HOME = {name: module for module in ("variants_torch", "variants_numpy") for name in _public_functions(module)}
+_FILES = ("torch", "numpy", "half", "beside", "limits", "jax")
+_HOME = {name: f"variants_{file}" for file in _FILES for name in _public_functions(f"variants_{file}")}
 
 VARIANTS: tuple[str, ...] = tuple(_HOME)
 
@@ -34,7 +35,10 @@ class UnknownVariantError(KeyError):
 
 
 def load(name: str) -> Callable[..., Any]:
-    """The variant of this name; those of variants_numpy take and return NumPy arrays."""
+    """The variant of this name, in the array library that it is written for.
+
+    Errors: UnknownVariantError; ModuleNotFoundError if that library is not installed.
+    """
     if name not in _HOME:
         raise UnknownVariantError(name)
     found: Callable[..., Any] = getattr(import_module(f"attnspec.properties.{_HOME[name]}"), name)

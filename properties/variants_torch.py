@@ -231,8 +231,9 @@ def backward_by_hand(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[_Options
 
 def empty_row_mean(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[_Options]) -> Tensor:
     """A large finite number in place of minus infinity: an empty row is the mean of all values."""
-    s = _finish(q @ _grouped(k, q.shape[1]).mT, q, options).clamp(min=-1e30)
-    s = s.masked_fill(_hidden(q, q.shape[2], k.shape[2], options), -1e30)
+    low = max(-1e30, torch.finfo(q.dtype).min)
+    s = _finish(q @ _grouped(k, q.shape[1]).mT, q, options).clamp(min=low)
+    s = s.masked_fill(_hidden(q, q.shape[2], k.shape[2], options), low)
     return torch.softmax(s, -1) @ _grouped(v, q.shape[1])
 
 

@@ -85,6 +85,19 @@ class Observation(msgspec.Struct, frozen=True):
     error: str
     type: str
     case: Case | None = None
+    condition: str | None = None  # what a refusal depends on
+
+
+class Depends(msgspec.Struct, frozen=True):
+    """What a failure depends on: its minimal case was run again with one field changed at a time.
+
+    `on` are changes with which the claim holds, `not_on` those with which it fails all the same; `runs` is how many were
+    decided.
+    """
+
+    on: tuple[str, ...] = ()
+    not_on: tuple[str, ...] = ()
+    runs: int = 0
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -108,10 +121,12 @@ class Record(msgspec.Struct, kw_only=True):
     ratio: float | str | None = None
     ratio_limit: float = 1.0
     equivalent_precision: float | None = None
+    fits: str | None = None
     case: Case | None = None
     evidence: Evidence | None = None
     implied_by: str | None = None
     causes: list[tuple[str, int, int]] = []
+    depends: Depends | None = None
     exception: str | None = None
     seconds: dict[str, float] = {}
     versions: dict[str, str] = {}

@@ -1,47 +1,52 @@
-"""Every claim is seen to fail, every mutant is caught, and the committed matrix says how."""
+"""Every claim is seen to fail, every mutant is caught, and the committed matrix says how.
+
+The whole matrix is half an hour of work (`make docs`). Here each mutant is caught again by one claim of its row, another one
+with each commit.
+"""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from attnspec.causes import kill_matrix
-from attnspec.kill_matrix import killers
+from attnspec.kill_matrix import ELSEWHERE, NOT_BLIND, killers, read
 from attnspec.properties.claim import claims
 from attnspec.properties.mutants import describe, ids
 from attnspec.properties.spec import SPEC, VERSIONS
 
-# No claim of this version reaches these: the region, and the claim of the catalogue that will.
-UNREACHED = {
-    "softmax.hides_nan": "NaN in a visible input (RB3)",
-    "precision.float16_overflow": "float16 inputs",
-    "precision.returns_float32": "16-bit inputs",
-}
-RANDOM = ("state.dropout_left_on", "state.noise")  # which claims notice differs from run to run
-MATRIX = kill_matrix()
-CAUGHT = [m for m in ids() if m not in UNREACHED]
+MATRIX = read()
+ROWS: dict[str, list[str]] = MATRIX["killed_by"]
 
 
 def test_the_matrix_has_every_mutant() -> None:
-    assert list(MATRIX) == ids()
+    assert list(ROWS) == ids() == list(MATRIX["elsewhere"])
 
 
-def test_all_but_the_unreached_are_caught() -> None:
-    assert [m for m, row in MATRIX.items() if not row] == list(UNREACHED)
+def test_quick_catches_nearly_all_and_ci_all() -> None:
+    missed = [m for m, row in ROWS.items() if not row]
+    assert len(missed) <= 0.03 * len(ROWS)
+    assert sorted(missed) == sorted(MATRIX["only_in_ci"])
+    assert all(MATRIX["only_in_ci"].values())
 
 
 def test_there_are_many_different_defects() -> None:
     """Mutants with the same pattern of violated claims count once."""
-    assert len({tuple(row) for row in MATRIX.values() if row}) >= 25
+    assert len({tuple(row) for row in ROWS.values() if row}) >= 90
+
+
+def test_most_mutants_were_written_without_reading_the_claims() -> None:
+    assert set(NOT_BLIND) <= set(ids())
+    assert len(ids()) > 2 * len(NOT_BLIND)
+
+
+def test_each_mutant_is_caught_at_other_seeds_and_sizes() -> None:
+    assert {m: found for m, found in MATRIX["elsewhere"].items() if None in found or len(found) != len(ELSEWHERE)} == {}
 
 
 @pytest.mark.parametrize("claim", claims())
 def test_every_claim_is_seen_to_fail(claim: str) -> None:
     named = claims()[claim].mutants
     assert named
-    assert all(claim in MATRIX[mutant] for mutant in named)
+    assert all(claim in ROWS[mutant] for mutant in named)
 
 
 @pytest.mark.parametrize("mutant", ids())
@@ -51,22 +56,16 @@ def test_every_mutant_says_what_it_imitates(mutant: str) -> None:
     assert about.source.startswith(("https://", "frameworks.md: "))
 
 
-@pytest.mark.parametrize("mutant", CAUGHT)
-def test_each_mutant_is_caught_as_the_matrix_says(mutant: str) -> None:
-    """Every violated claim of its row, again; that nothing else is violated is checked when the matrix is made."""
-    row = MATRIX[mutant]
-    if mutant in RANDOM:
-        assert "robust.deterministic" in killers(mutant)
-    elif mutant.startswith("state.") or any(claims()[c].given is None for c in row):
-        assert killers(mutant) == row  # what one claim finds depends on the calls of those before it, so all must run
+@pytest.mark.parametrize("mutant", [m for m, row in ROWS.items() if row])
+def test_each_mutant_is_caught_as_the_matrix_says(mutant: str, commit_seed: int) -> None:
+    """By one claim of its row; what several claims find together is checked when the matrix is made."""
+    row = [c for c in ROWS[mutant] if claims()[c].given is not None]
+    alone = mutant.partition(".")[0] != "state"  # what a claim finds of those depends on the calls before it
+    if row and alone:
+        chosen = row[commit_seed % len(row)]
+        assert killers(mutant, [chosen]) == [chosen]
     else:
-        assert killers(mutant, row) == row
-
-
-def test_the_shipped_file_is_readable() -> None:
-    file = Path(__file__).resolve().parents[1] / "properties" / "mutants" / "kill_matrix.json"
-    content = json.loads(file.read_text())
-    assert content["profile"] == "quick"
+        assert killers(mutant, ROWS[mutant])
 
 
 def test_the_spec_lists_the_claims() -> None:

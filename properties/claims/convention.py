@@ -41,6 +41,91 @@ def true_means_may_attend(subject: Attention, case: Case) -> None:
 
 
 @claim(
+    "convention.mask",
+    level="must",
+    handle="MK6",
+    idea="I25",
+    source=ENGINE,
+    within="observed",
+    mutants=("mask.added_as_number", "mask.multiplied"),
+)
+def masks_are_of_the_kinds_declared(subject: Attention, case: Case) -> None:
+    """Masks of the kinds that are declared or promised, boolean or additive, are read as such."""
+
+
+@claim(
+    "convention.causal",
+    level="must",
+    handle="MK1",
+    idea="I25",
+    source=ENGINE,
+    within="observed",
+    mutants=("declared.always_causal",),
+)
+def causality_is_as_declared(subject: Attention, case: Case) -> None:
+    """A function that is declared to be always causal is so without being asked."""
+
+
+@claim(
+    "convention.scale",
+    level="must",
+    handle="SC1",
+    idea="I20",
+    source=ENGINE,
+    within="observed",
+    mutants=("declared.scale_of_another_width",),
+)
+def default_scale_is_as_declared(subject: Attention, case: Case) -> None:
+    """Without a scale argument the scores are multiplied by the scale that is declared."""
+
+
+@claim(
+    "convention.group-order",
+    level="must",
+    handle="MH3",
+    idea="I22",
+    source=ENGINE,
+    needs=("grouped",),
+    within="observed",
+    mutants=("heads.tiled", "heads.values_tiled"),
+)
+def groups_are_ordered_as_promised(subject: Attention, case: Case) -> None:
+    """With fewer key/value heads, query head h reads key/value head h // (H / G), where the contract promises that."""
+
+
+@claim(
+    "convention.dropout",
+    level="may",
+    handle="ST1",
+    idea="I28",
+    source=ENGINE,
+    within="observed",
+    promoted_by="dropout",
+    mutants=("random.ignored",),
+)
+def dropout_has_an_effect(subject: Attention, case: Case) -> None:
+    """A dropout rate that is accepted drops weights."""
+
+
+@claim(
+    "convention.consistent",
+    level="should",
+    handle="MK11",
+    idea="I25",
+    source=ENGINE,
+    within="observed",
+    mutants=("mask.key_padding_inverted", "mask.single_query_sees_all", "mask.empty_row_mean", "batch.all_empty_is_unmasked"),
+)
+def conventions_are_the_same_everywhere(subject: Attention, case: Case) -> None:
+    """Polarity, alignment, empty rows and windows are the same in every dtype, at every size, for every kind of mask.
+
+    Probing looks in each dtype, with one query, with fewer and with more queries than keys, in each storage and each shape
+    of mask, with and without gradients, and with an empty row, a sample without keys and a batch without keys. It is a must
+    where what differs is declared or promised.
+    """
+
+
+@claim(
     "convention.alignment",
     level="must",
     handle="MK10",

@@ -1,108 +1,71 @@
-"""Claims on masks: what is hidden has no influence, and every way to hide it is the same."""
+"""Claims on masks: every way to hide a key is the same, in every shape and in every combination."""
 
 from __future__ import annotations
 
 import numpy as np
-from msgspec.structs import replace
 
 from attnspec.properties import numbers
-from attnspec.properties.case import Case, Inputs, Plant
+from attnspec.properties.case import MASK_AXES, Case, Inputs, MaskKind
 from attnspec.properties.claim import Source, claim
-from attnspec.properties.compare import same_bits, within
-from attnspec.properties.oracle import expected, noise, visible
+from attnspec.properties.claims.hidden import SMALL, TORCH, weakly_hidden
+from attnspec.properties.compare import nonzero, same_bits, within
+from attnspec.properties.oracle import expected, output, visible
 from attnspec.properties.strategies import Cases
-from attnspec.properties.subject import Attention, BoolArray, FloatArray
+from attnspec.properties.subject import Attention, BoolArray, FloatArray, Profile
+from attnspec.properties.twins import Honest
 from attnspec.reference.mask import causal_mask, window_mask
 
-DECODER = Source("arXiv:1706.03762", "3.2.3")
-TORCH = Source("torch.nn.functional.scaled_dot_product_attention", "arguments attn_mask and is_causal")
+ROOMY = ("TS", "1TS", "11TS", "HTS", "B1TS", "1HTS", "BHTS")  # the mask shapes with a row for each query, smallest first
+
+SMALLEST = {"float64": 2.0**-1000, "float32": 2.0**-120, "bfloat16": 2.0**-120, "float16": 2.0**-13}  # in the normal range
 
 
-def disturbed(case: Case, x: Inputs, where: BoolArray) -> Inputs:
-    """The inputs with planted content at the key positions marked in `where` [B,G,S]."""
-    changed: dict[str, FloatArray] = {}
-    for plant in case.plant:
-        array = changed.get(plant.array, getattr(x, plant.array))
-        changed[plant.array] = np.where(where[..., None], case.redrawn(plant, array), array)
-    return x.but(**changed)
+def hidden_except(profile: Profile, x: Inputs, seen: BoolArray, kind: MaskKind) -> Inputs:
+    """The inputs with what is not `seen` hidden too, by a mask of this kind in the smallest shape that takes it."""
+    if kind == "bool":
+        return x.but(mask=_in_shape(profile, x, seen if x.mask is None else x.mask & seen, kind))
+    return x.but(bias=_in_shape(profile, x, np.where(seen, 0.0 if x.bias is None else x.bias, -np.inf), kind))
 
 
-@claim(
-    "mask.causal",
-    level="must",
-    handle="MK1",
-    idea="I25",
-    source=DECODER,
-    needs=("causal",),
-    given=Cases(
-        causal="always",
-        square=True,
-        at_least={"T": 2, "S": 2},
-        plant=(Plant("k", "after"), Plant("v", "after")),
-        grid=True,
-    ),
-    within="exact",
-    about="causal",
-    mutants=("mask.sees_next", "mask.after_softmax", "mask.union_with_causal"),
-    proof=("mask.triangle-is-prefix", "mask.leak-without-mask"),
-)
-def future_never_reaches_the_past(subject: Attention, case: Case) -> None:
-    """Changing keys and values after position t leaves the outputs up to t bit-identical."""
-    x, t = case.build(), case.plant[0].t
-    later = np.broadcast_to(np.arange(x.k.shape[2]) > t, x.k.shape[:3])
-    before, after = x.through(subject), disturbed(case, x, later).through(subject)
-    live = not np.array_equal(before[:, :, t + 1 :], after[:, :, t + 1 :])
-    allowed = noise(subject, x)
-    same_bits(
-        after[:, :, : t + 1],
-        before[:, :, : t + 1],
-        f"output up to position {t} when keys and values after {t} change",
-        live=live,
-        noise=None if allowed is None else allowed[:, :, : t + 1],
-    )
+def _in_shape(profile: Profile, x: Inputs, array: np.ndarray, kind: MaskKind) -> np.ndarray:
+    """The array, broadcast to the smallest shape that the subject accepts and that has a row for each query."""
+    accepted = profile.get("mask_axes" if kind == "bool" else "bias_axes", MASK_AXES)
+    sizes = {"1": 1, "B": x.q.shape[0], "H": x.q.shape[1], "T": x.q.shape[2], "S": x.k.shape[2]}
+    needed = tuple(array.shape)
+    while len(needed) > 2 and needed[0] == 1:
+        needed = needed[1:]
+    full = tuple(sizes[a] for a in "BHTS")
+    shapes = [tuple(sizes[a] for a in axes) for axes in ROOMY if axes in accepted]
+    fits = (s for s in shapes if len(s) >= len(needed) and np.broadcast_shapes(s, full) == full and _holds(s, needed))
+    return np.broadcast_to(array.reshape(needed), next(fits, full)).copy()
 
 
-@claim(
-    "mask.hidden-content",
-    level="must",
-    handle="MK4",
-    idea="I25",
-    source=TORCH,
-    needs=("mask",),
-    given=Cases(
-        mask="always",
-        kinds=("bool",),
-        window="never",
-        at_least={"S": 2},
-        plant=(Plant("k", "hidden"), Plant("v", "hidden")),
-    ),
-    within="exact",
-    about="mask",
-    mutants=("mask.minus_ten", "mask.minus_1e4", "mask.dropped_with_causal"),
-    proof=("mask.minus-infinity-hides", "batch.padding-changes-nothing"),
-)
-def hidden_content_has_no_influence(subject: Attention, case: Case) -> None:
-    """Keys and values that a mask hides from every query may hold any finite content."""
-    x = case.build()
-    assert x.mask is not None
-    seen = np.broadcast_to(x.mask, (*x.q.shape[:3], x.k.shape[2])).max(2)
-    hidden = ~_by_key_head(x, seen)
-    # Hide one more key from everyone, so that something is hidden; never the first, which may be a row's only key.
-    last = np.zeros_like(hidden)
-    last[..., -1] = True
-    mask = np.broadcast_to(x.mask, (*x.mask.shape[:-1], x.k.shape[2])).copy()
-    mask[..., -1] = False
-    emptied = ~visible(subject.profile, x.but(mask=mask)).any(-1) & visible(subject.profile, x).any(-1)
-    if not emptied.any():
-        x, hidden = x.but(mask=mask), hidden | last
-    before, after = x.through(subject), disturbed(case, x, hidden).through(subject)
-    same_bits(after, before, "output when hidden keys and values change", live=bool(hidden.any()), noise=noise(subject, x))
+def _holds(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    return all(n in (1, m) for n, m in zip(needed[::-1], shape[::-1], strict=False))
 
 
-def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
-    """[B,H,S] -> [B,G,S]: true where any query head of the group is."""
-    b, h, s = by_query_head.shape
-    return np.asarray(by_query_head.reshape(b, x.k.shape[1], h // x.k.shape[1], s).any(2), dtype=np.bool_)
+def one_key_on(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: a mask that is not given in full, for every head and query, is read one key further on."""
+    full = (*x.q.shape[:3], x.k.shape[2])
+    moved = {n: np.roll(a, 1, -1) for n in ("mask", "bias") if (a := getattr(x, n)) is not None and a.shape != full}
+    return honest(x.but(**moved))
+
+
+def mask_alone(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: of a mask and a causal flag, a window or a bias only the mask reaches the kernel."""
+    return honest(x.but(causal=False, window=None, bias=None if x.mask is not None else x.bias))
+
+
+def without_first_key(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: what is hidden keeps a little weight, and the first key has none."""
+    out = weakly_hidden(honest, x).copy()
+    out[..., 0] = 0.0
+    return out
+
+
+def negative_hides(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: a negative bias hides its key and any other is ignored."""
+    return honest(x.but(bias=None if x.bias is None else np.where(x.bias < 0, -np.inf, 0.0)))
 
 
 @claim(
@@ -117,6 +80,7 @@ def _by_key_head(x: Inputs, by_query_head: BoolArray) -> BoolArray:
     about="mask",
     mutants=("layout.window_drops_mask", "mask.decode_ignores_mask", "batch.bias_of_first"),
     proof=("mask.minus-infinity-hides",),
+    twin=lambda honest, x: honest(x) if x.mask is None else weakly_hidden(honest, x),
 )
 def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     """A boolean mask is the additive mask of 0 and -inf; a mask that hides nothing is no mask."""
@@ -157,6 +121,7 @@ def boolean_mask_is_additive_mask(subject: Attention, case: Case) -> None:
     about="mask",
     mutants=("mask.bias_dropped", "layout.window_drops_mask", "mask.decode_ignores_mask"),
     proof=("mask.minus-infinity-hides",),
+    twin=mask_alone,
 )
 def mask_composes_with_bias(subject: Attention, case: Case) -> None:
     """A boolean mask beside a bias is the bias with -inf where the mask hides."""
@@ -176,151 +141,195 @@ def mask_composes_with_bias(subject: Attention, case: Case) -> None:
 
 
 @claim(
-    "mask.causal-is-triangle",
+    "mask.beside-causal",
     level="must",
-    handle="MK9",
+    handle="MK13",
     idea="I25",
     source=TORCH,
-    needs=("causal", "mask", "non-causal"),
-    given=Cases(causal="always", mask="never"),
+    needs=("mask-and-causal", "non-causal"),
+    given=Cases(
+        mask="always",
+        finite=SMALL,
+        causal="always",
+        window="never",
+        scale="never",
+        softcap="never",
+        empty="never",
+        at_least={"T": 2, "S": 2},
+        sizes={"D": 4, "E": 4},  # fused kernels, which take a mask beside the flag where others refuse, ask for D = E
+    ),
     within="bound",
-    about="causal",
-    mutants=("mask.sees_next", "mask.bottom_right", "mask.single_query_sees_all"),
-    proof=("mask.triangle-is-prefix",),
+    about="mask",
+    mutants=("mask.dropped_with_causal", "mask.union_with_causal"),
+    proof=("mask.minus-infinity-hides",),
+    twin=mask_alone,
 )
-def causal_flag_is_triangular_mask(subject: Attention, case: Case) -> None:
-    """The causal flag is the triangular mask of the subject's alignment, also where T and S differ."""
+def mask_beside_causal_is_intersection(subject: Attention, case: Case) -> None:
+    """A mask beside the causal flag hides what either of them hides."""
     x = case.build()
     triangle = causal_mask(x.q.shape[2], x.k.shape[2], subject.profile.alignment)
-    axes = subject.profile.get("mask_axes", ("TS",))
-    shape = (*x.q.shape[:3], x.k.shape[2]) if "TS" not in axes else triangle.shape
-    explicit = x.but(causal=False, mask=np.broadcast_to(triangle, shape).copy())
-    want = expected(subject.profile, x)
-    within(
-        x.through(subject),
-        explicit.through(subject),
-        2 * want.error,
-        "output under the causal flag against a triangular mask",
-        why=f"twice the {want.why}",
-    )
+    _same_as_merged(subject, x, x.but(causal=False), triangle, "a mask beside the causal flag")
 
 
 @claim(
-    "mask.parallel-is-stepwise",
+    "mask.beside-window",
     level="must",
-    handle="MK21",
-    idea="I26",
-    source=DECODER,
-    needs=("causal", "rectangular"),
-    given=Cases(causal="always", mask="never", window="never", square=True, at_least={"T": 2, "S": 2}),
-    within="bound",
-    about="causal",
-    mutants=("mask.sees_next", "mask.hides_self", "state.causal_size_of_first_call"),
-    proof=("mask.triangle-is-prefix",),
-)
-def parallel_is_step_by_step(subject: Attention, case: Case) -> None:
-    """Row t of one causal run is the plain run of query t on the keys and values up to t, for every t."""
-    x = case.build()
-    want = expected(subject.profile, x)
-    parallel = x.through(subject)
-    for t in range(x.q.shape[2]):
-        # A subject that is always causal takes its step with the whole prefix of queries.
-        first, flag = (t, False) if subject.profile.offers("non-causal") else (0, True)
-        step = x.but(causal=flag, q=x.q[:, :, first : t + 1], k=x.k[:, :, : t + 1], v=x.v[:, :, : t + 1])
-        allowed = want.error[:, :, t : t + 1] + expected(subject.profile, step).error[:, :, -1:]
-        within(
-            parallel[:, :, t : t + 1],
-            step.through(subject)[:, :, -1:],
-            allowed,
-            f"row {t} of the parallel run against step {t} alone",
-            why=f"sum of two {want.why}",
-        )
-
-
-@claim(
-    "mask.window",
-    level="must",
-    handle="MK14",
+    handle="MK13",
     idea="I25",
     source=Source("arXiv:2004.05150", "3.1"),
-    needs=("window", "mask"),
-    given=Cases(window="always", mask="never"),
+    needs=("window",),
+    given=Cases(mask="always", finite=SMALL, causal="never", window="always", scale="never", softcap="never", empty="never"),
     within="bound",
     about="window",
-    mutants=("layout.window_off_by_one", "layout.window_per_chunk", "mask.decode_ignores_mask"),
+    mutants=("layout.window_drops_mask",),
     proof=("mask.minus-infinity-hides",),
+    twin=mask_alone,
 )
-def window_is_band_mask(subject: Attention, case: Case) -> None:
-    """A sliding window of w is the band mask of the current key and the w - 1 before it."""
+def mask_beside_window_is_intersection(subject: Attention, case: Case) -> None:
+    """A mask beside a window hides what either of them hides."""
     x = case.build()
     assert x.window is not None
-    queries, keys = x.q.shape[2], x.k.shape[2]
-    alignment, side = subject.profile.alignment, subject.profile.get("window", "left")
-    band = np.broadcast_to(window_mask(queries, keys, x.window, alignment, side), (*x.q.shape[:3], keys))
-    if x.causal:
-        band = band & causal_mask(queries, keys, alignment)
+    side = subject.profile.get("window", "left")
+    band = window_mask(x.q.shape[2], x.k.shape[2], x.window, subject.profile.alignment, side)
+    _same_as_merged(subject, x, x.but(window=None), band, "a mask beside a window")
+
+
+def _same_as_merged(subject: Attention, x: Inputs, plain: Inputs, seen: BoolArray, what: str) -> None:
+    merged = hidden_except(subject.profile, plain, seen, "bool" if x.mask is not None else "bias")
     want = expected(subject.profile, x)
     within(
         x.through(subject),
-        x.but(window=None, causal=False, mask=band.copy()).through(subject),
+        merged.through(subject),
         2 * want.error,
-        f"output under a window of {x.window} against the band mask",
+        f"output under {what} against one mask of both",
         why=f"twice the {want.why}",
     )
 
 
-EMPTY = Cases(mask="always", kinds=("bool", "bias"), empty="always", window="never", causal="never")
-
-
 @claim(
-    "mask.empty-row",
-    level="should",
-    handle="MK11",
-    idea="I25",
-    source=TORCH,
-    needs=("mask",),
-    given=EMPTY,
-    within="exact, bound",
-    promoted_by="empty_row",
-    about="empty",
-    mutants=("batch.all_empty_is_unmasked", "mask.empty_row_nan", "mask.decode_ignores_mask"),
-)
-def empty_row_is_finite(subject: Attention, case: Case) -> None:
-    """A query that may attend to nothing gives what is declared or promised, else zero or the mean of the values."""
-    x = case.build()
-    want, out = expected(subject.profile, x), x.through(subject)
-    empty = ~visible(subject.profile, x).any(-1, keepdims=True)
-    policy = subject.profile.get("empty_row" if x.bias is None else "empty_row_bias", subject.profile.get("empty_row"))
-    if subject.profile.promises("empty_row") or policy in ("zero", "mean"):
-        filled, what = np.where(empty, want.out, 0.0), "a row that sees no key"
-        within(np.where(empty, out, 0.0), filled, want.error, what, why=want.why, rival=1.0)
-    else:  # NaN, or the mask silently dropped, and nobody declared it
-        what = f"a row that sees no key ({policy}, found by probing)"
-        within(np.where(empty, out, 0.0), np.zeros_like(out), np.zeros(1), what, why="nothing to attend to gives zero")
-
-
-@claim(
-    "mask.empty-row-alone",
+    "mask.broadcasts",
     level="must",
-    handle="MK12",
+    handle="MK8",
     idea="I25",
     source=TORCH,
-    needs=("mask",),
-    given=EMPTY,
+    given=Cases(mask="always", causal="never", window="never", scale="never", softcap="never", empty="never"),
     within="bound",
-    about="empty",
-    mutants=("batch.bias_of_first", "batch.mask_of_first", "batch.mask_swapped_with_heads"),
+    about="mask",
+    mutants=("mask.key_padding_inverted", "batch.mask_swapped_with_heads", "heads.mask_first_head"),
+    twin=one_key_on,
 )
-def empty_row_stays_alone(subject: Attention, case: Case) -> None:
-    """A query that may attend to nothing leaves the rows of all others as they are."""
-    assert case.mask is not None
-    x, filled = case.build(), case.but(mask=replace(case.mask, empty=())).build()
-    want = expected(subject.profile, x)
-    empty = ~visible(subject.profile, x).any(-1, keepdims=True)
+def mask_broadcasts_as_declared(subject: Attention, case: Case) -> None:
+    """A mask of any accepted shape is that mask written out for every batch row, head and query."""
+    x = case.build()
+    full = (*x.q.shape[:3], x.k.shape[2])
+    kind = "mask" if x.mask is not None else "bias"
+    accepted = subject.profile.get(f"{kind}_axes", MASK_AXES)
+    given = getattr(x, kind)
+    if "BHTS" not in accepted:  # such as a function without batch and heads: each query at least
+        full = full[2:] if _holds(full[2:], given.shape) else given.shape
+    spread = x.but(**{kind: np.broadcast_to(given, full).copy()})
+    out, want = x.through(subject), expected(subject.profile, x)
+    within(out, want.out, want.error, f"output under a mask of shape {given.shape}", why=want.why)
     within(
-        np.where(empty, 0.0, x.through(subject)),
-        np.where(empty, 0.0, filled.through(subject)),
+        out,
+        spread.through(subject),
         2 * want.error,
-        "rows that see a key, with and without a row that sees none beside them",
+        f"output under a mask of shape {given.shape} against the same of shape {full}",
         why=f"twice the {want.why}",
+    )
+
+
+@claim(
+    "mask.packed-sequences",
+    level="must",
+    handle="MK18",
+    idea="I03",
+    source=Source("arXiv:2107.02027", "3.2"),
+    needs=("mask",),
+    given=Cases(mask="always", kinds=("bool",), window="never", scale="never", square=True, at_least={"T": 2, "S": 2}),
+    within="bound",
+    about="mask",
+    mutants=("mask.multiplied", "mask.minus_ten", "mask.added_as_number"),
+    proof=("mask.minus-infinity-hides",),
+    twin=weakly_hidden,
+)
+def packed_is_separate(subject: Attention, case: Case) -> None:
+    """Two sequences packed into one, under a mask of two blocks, give what each gives alone."""
+    x = case.build()
+    length = x.q.shape[2]
+    cut = 1 + case.seed % (length - 1)
+    second = np.arange(length) >= cut
+    packed = hidden_except(subject.profile, x.but(mask=None), second[:, None] == second, "bool")
+    out, want = packed.through(subject), expected(subject.profile, packed)
+    for rows in (slice(0, cut), slice(cut, length)):
+        alone = x.but(mask=None, q=x.q[:, :, rows], k=x.k[:, :, rows], v=x.v[:, :, rows])
+        what = f"rows {rows.start} to {rows.stop - 1} of the packed run against that sequence alone"
+        why = f"the same keys twice: twice the {want.why}"
+        within(out[:, :, rows], alone.through(subject), 2 * want.error[:, :, rows], what, why=why)
+
+
+@claim(
+    "mask.zero-where-hidden",
+    level="must",
+    handle="MK18",
+    idea="I25",
+    source=TORCH,
+    given=Cases(
+        identity=True,
+        finite=SMALL,
+        scale="never",
+        empty="never",
+        gains=(1.0, 0.5),
+        values={"q": ("normal", "integers"), "k": ("normal", "integers")},
+    ),
+    within="exact",
+    mutants=("mask.minus_ten", "mask.added_as_number"),
+    proof=("mask.minus-infinity-hides",),
+    twin=without_first_key,
+)
+def weights_are_zero_exactly_where_hidden(subject: Attention, case: Case) -> None:
+    """A weight is exactly zero where mask, causal flag or window hide the key, and not zero where none does."""
+    x = case.build()
+    weights = x.through(subject)
+    seen = visible(subject.profile, x)
+    some = seen.any(-1, keepdims=True)
+    hidden = np.where(some & ~seen, weights, 0.0)
+    same_bits(hidden, np.zeros_like(hidden), "weight of a hidden key", live=bool((some & ~seen).any()))
+    large = output(subject.profile, x) >= SMALLEST[case.dtype]  # others may underflow
+    nonzero(weights, seen & large, "weight of a visible key")
+
+
+@claim(
+    "mask.bias-is-added",
+    level="must",
+    handle="MK5",
+    idea="I25",
+    source=TORCH,
+    needs=("bias",),
+    given=Cases(mask="never", window="never", softcap="never", empty="never"),
+    within="bound",
+    about="bias",
+    mutants=("state.bias_as_mask_without_grad", "scale.bias_scaled"),
+    twin=negative_hides,
+)
+def finite_bias_is_added(subject: Attention, case: Case) -> None:
+    """Finite biases such as -2 and -3 are added to the scaled scores: one more channel of q and k does the same."""
+    x = case.build()
+    queries, keys, width = x.q.shape[2], x.k.shape[2], x.q.shape[3] + 1
+    scale = width**-0.5 if x.scale is None else x.scale
+    row, column = 1.0 + np.arange(queries)[:, None] % 2, numbers.below(5, case.seed, "bias", (keys,)) - 3.0
+    if not subject.profile.offers("value-width"):  # then v grows by a channel too
+        x = x.but(v=np.concatenate([x.v, np.zeros_like(x.v[..., :1])], -1))
+    q, k = np.broadcast_to(row, (*x.q.shape[:3], 1)), np.broadcast_to(column[:, None], (*x.k.shape[:3], 1))
+    channel = numbers.rounded(k / scale, case.dtype)
+    bias = _in_shape(subject.profile, x, row * column, "bias")
+    added = x.but(q=np.concatenate([x.q, 0 * q], -1), k=np.concatenate([x.k, 0 * k], -1), bias=bias)
+    scored = x.but(q=np.concatenate([x.q, q], -1), k=np.concatenate([x.k, channel], -1))
+    one, other = expected(subject.profile, added), expected(subject.profile, scored)
+    within(
+        added.through(subject) - scored.through(subject),
+        one.out - other.out,  # not zero, as the channel is rounded to the dtype
+        one.error + other.error,
+        "output with a bias less the output with a channel in its place",
+        why=f"sum of two {one.why}",
     )

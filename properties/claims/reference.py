@@ -8,6 +8,7 @@ from attnspec.properties.compare import within
 from attnspec.properties.oracle import expected
 from attnspec.properties.strategies import Cases
 from attnspec.properties.subject import Attention
+from attnspec.properties.twins import next_key
 
 
 @claim(
@@ -20,6 +21,8 @@ from attnspec.properties.subject import Attention
     within="bound",
     mutants=("layout.tail_dropped", "layout.padding_seen", "scale.cap_ignored"),
     proof=("softmax.merge-is-associative", "softmax.blocks-are-the-whole"),
+    dtypes="all",
+    twin=next_key,
 )
 def agrees_with_reference(subject: Attention, case: Case) -> None:
     """The output is the float64 reference's within the derived bound, for any options that the subject offers."""

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from attnspec.properties.case import Case
-from attnspec.properties.claim import Source, claim
-from attnspec.properties.compare import none_of, same_bits
-from attnspec.properties.strategies import Cases
-from attnspec.properties.subject import Attention
+from itertools import count
 
-ENGINE = Source("attnspec engine", "refusals")
+import numpy as np
+
+from attnspec.properties.case import Case, Inputs
+from attnspec.properties.claim import Source, claim
+from attnspec.properties.compare import none_of, same_bits, within
+from attnspec.properties.oracle import expected, visible
+from attnspec.properties.strategies import Cases
+from attnspec.properties.subject import Attention, FloatArray, Result
+from attnspec.properties.twins import Honest, next_key
+
+ENGINE = Source("docs/conventions.md", "refusals")
+CALLS = count(1)
+UNDER = "under: "  # a need that begins so names the surroundings of the call
+
+
+def counts_its_calls(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: each of seven calls in a row answers otherwise."""
+    return (honest(x) + 1.0) * (1 + next(CALLS) % 7)
+
+
+def alters_the_queries(honest: Honest, x: Inputs) -> Result:
+    """A twin: it scales the queries in place."""
+    return Result(honest(x), x.dtype, changed=("q",))
+
+
+def hides_nan(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: NaN is read as zero."""
+    return honest(x.but(q=np.nan_to_num(x.q), k=np.nan_to_num(x.k), v=np.nan_to_num(x.v)))
+
+
+def minds_its_surroundings(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: it answers otherwise when something around it has changed."""
+    return next_key(honest, x) if any(n.startswith(UNDER) for n in honest.need) else honest(x)
 
 
 @claim(
@@ -21,6 +49,8 @@ ENGINE = Source("attnspec engine", "refusals")
     within="exact",
     promoted_by="deterministic",
     mutants=("state.noise", "state.dropout_left_on"),
+    dtypes="all",
+    twin=counts_its_calls,
 )
 def same_call_same_bits(subject: Attention, case: Case) -> None:
     """The same call gives the same bits, also after a call with other sizes and another with other values."""
@@ -49,6 +79,8 @@ def _larger(case: Case) -> object:
     given=Cases(),
     within="exact",
     mutants=("state.mask_inverted_in_place", "state.output_buffer_reused", "state.output_is_the_value"),
+    dtypes="all",
+    twin=alters_the_queries,
 )
 def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     """A call changes none of its inputs, and its output is memory of its own, not overwritten by the next call."""
@@ -59,6 +91,70 @@ def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     none_of(first.aliases, "inputs whose memory the output shares")
     second = subject(2 * x.q, x.k, -x.v, **options)
     none_of(second.aliases, "memory that the output of a second call shares")
+
+
+@claim(
+    "robust.surroundings",
+    level="must",
+    handle="IV9",
+    idea="I16",
+    source=Source("docs/conventions.md", "surroundings"),
+    given=Cases(mask="drawn", window="never", softcap="never", scale="never"),
+    within="bound",
+    mutants=("surroundings.default_dtype", "surroundings.reseeds"),
+    twin=minds_its_surroundings,
+)
+def surroundings_do_not_matter(subject: Attention, case: Case) -> None:
+    """The random state, default dtype, gradient mode and threads change no output, and a call leaves them alone.
+
+    Not bit for bit: with other threads or without gradients a library may sum in another order.
+    """
+    x = case.build()
+    want = expected(subject.profile, x)
+    plain = x.through(subject)
+    for name in subject.profile.get("surroundings", ("another random state",)):
+        result = x.result(subject, UNDER + name)
+        none_of(result.changed, f"surroundings that a call altered ({name})")
+        within(result.out, plain, 2 * want.error, f"output under {name} against that without", why=f"twice the {want.why}")
+
+
+@claim(
+    "robust.nan-reaches-its-rows",
+    level="should",
+    handle="RB3",
+    idea="I16",
+    source=Source("IEEE 754-2019", "6.2"),
+    given=Cases(gains=(1.0,), empty="never", softcap="never", values=dict.fromkeys("qkv", ("normal",))),
+    within="exact",
+    dtypes="all",
+    mutants=("softmax.hides_nan",),
+    twin=hides_nan,
+)
+def nan_reaches_the_rows_that_see_it(subject: Attention, case: Case) -> None:
+    """A NaN in a query, key or value makes every row that sees it NaN, and no row of another sample or head group.
+
+    So an error upstream shows. What a row becomes that does not see the NaN, because a mask hides it, is left to
+    `mask.hidden-nan`.
+    """
+    x = case.build()
+    b, g = case.seed % x.k.shape[0], case.seed % x.k.shape[1]
+    seen = visible(subject.profile, x)
+    group = np.arange(x.q.shape[1]) // (x.q.shape[1] // x.k.shape[1]) == g
+    elsewhere = ~(np.arange(x.q.shape[0])[:, None] == b) | ~group
+    plain = x.through(subject)
+    s = int(np.argmax(seen[b, group].sum((0, 1))))
+    for name in ("v", "k"):
+        spoiled = getattr(x, name).copy()
+        spoiled[b, g, s, 0] = np.nan
+        out = x.but(**{name: spoiled}).through(subject)
+        reached = seen[..., s] & ~elsewhere[..., None]
+        first = out[..., 0]
+        same_bits(
+            np.where(reached, first, np.nan), np.full_like(first, np.nan), f"output where a NaN in {name} is seen", live=True
+        )
+        same_bits(
+            out[elsewhere], plain[elsewhere], f"output of other samples and heads than those of a NaN in {name}", live=False
+        )
 
 
 @claim(

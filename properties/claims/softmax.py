@@ -5,14 +5,46 @@ from __future__ import annotations
 import numpy as np
 
 from attnspec.properties import numbers
-from attnspec.properties.case import Case, Plant
+from attnspec.properties.bounds_classes import WIDE
+from attnspec.properties.case import Case, Inputs, Plant
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import between, same_bits, within
 from attnspec.properties.oracle import expected, rounding, visible
 from attnspec.properties.strategies import Cases
-from attnspec.properties.subject import Attention
+from attnspec.properties.subject import Attention, FloatArray
+from attnspec.properties.twins import Honest, mean_of_values
+from attnspec.reference.attention import scores
+from attnspec.reference.softmax import softmax
 
 VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
+
+
+def clamped(honest: Honest, x: Inputs) -> FloatArray:
+    """Scores above 1 count as 1."""
+    seen = visible(honest.profile, x)
+    score = scores(x.q, x.k, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap)
+    return softmax(np.minimum(score, 1.0)) @ np.repeat(x.v, x.q.shape[1] // x.v.shape[1], axis=1)
+
+
+def three_quarters(honest: Honest, x: Inputs) -> FloatArray:
+    """The weights of a row sum to 3/4."""
+    return 0.75 * honest(x)
+
+
+def sum_to_four(honest: Honest, x: Inputs) -> FloatArray:
+    """The weights of a row sum to four."""
+    return 4.0 * honest(x)
+
+
+def first_key_heavier(honest: Honest, x: Inputs) -> FloatArray:
+    """A quarter of every weight goes to the first key."""
+    first = np.repeat(x.v[:, :, :1], x.q.shape[1] // x.v.shape[1], axis=1)
+    return 0.75 * honest(x) + 0.25 * first
+
+
+def later_queries_sharper(honest: Honest, x: Inputs) -> FloatArray:
+    """Query t is multiplied by t + 1."""
+    return honest(x.but(q=x.q * (1.0 + np.arange(x.q.shape[2]))[:, None]))
 
 
 @claim(
@@ -30,6 +62,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.1, eq. 1")
     within="bound",
     mutants=("softmax.no_max", "softmax.max_floor", "softmax.clamped"),
     proof=("softmax.shift-invariance",),
+    twin=clamped,
 )
 def shift_invariant(subject: Attention, case: Case) -> None:
     """Adding a constant to every score leaves the output unchanged, however large the constant is.
@@ -41,9 +74,11 @@ def shift_invariant(subject: Attention, case: Case) -> None:
     plain = x.but(q=np.concatenate([x.q, ones], -1), k=np.concatenate([x.k, zeros], -1))
     before, want = plain.through(subject), expected(subject.profile, plain)
     for plant in case.plant:
-        shifted = plain.but(k=np.concatenate([x.k, zeros + float(plant.value)], -1))
+        # What 16 bits may lose grows with the scores, and float16 must hold them.
+        constant = float(plant.value) / (1.0 if x.dtype in WIDE else 1024.0)
+        shifted = plain.but(k=np.concatenate([x.k, zeros + constant], -1))
         allowed = want.error + expected(subject.profile, shifted).error
-        what = f"output after adding scale * {plant.value} to every score"
+        what = f"output after adding scale * {constant} to every score"
         within(shifted.through(subject), before, allowed, what, why=f"sum of two {want.why}")
 
 
@@ -58,6 +93,8 @@ def shift_invariant(subject: Attention, case: Case) -> None:
     within="bound",
     mutants=("softmax.plus_one", "softmax.drops_small"),
     proof=("softmax.weights-add-to-one",),
+    dtypes="all",
+    twin=three_quarters,
 )
 def rows_sum_to_one(subject: Attention, case: Case) -> None:
     """The weights of a row that sees a key lie between 0 and 1 and sum to one.
@@ -95,6 +132,8 @@ def rows_sum_to_one(subject: Attention, case: Case) -> None:
     within="bound",
     mutants=("softmax.no_max", "layout.window_off_by_one"),
     proof=("softmax.mean-stays-in-hull",),
+    dtypes="all",
+    twin=sum_to_four,
 )
 def in_hull(subject: Attention, case: Case) -> None:
     """Each output lies between the smallest and the largest visible value of its channel."""
@@ -123,8 +162,10 @@ def in_hull(subject: Attention, case: Case) -> None:
     source=VASWANI,
     given=Cases(values={"v": ("constant",)}, empty="never"),
     within="exact, bound",
-    mutants=("layout.max_starts_at_zero", "layout.window_drops_mask", "softmax.no_max"),
+    mutants=("layout.max_starts_at_zero", "softmax.no_max"),
     proof=("softmax.equal-entries",),
+    dtypes="all",
+    twin=three_quarters,
 )
 def constant_values(subject: Attention, case: Case) -> None:
     """Equal values are returned as they are, up to rounding; zero values give exactly zero."""
@@ -143,8 +184,10 @@ def constant_values(subject: Attention, case: Case) -> None:
     source=VASWANI,
     given=Cases(values={"q": ("zeros", "normal"), "k": ("constant",)}, empty="never"),
     within="bound",
-    mutants=("precision.bfloat16_softmax", "softmax.exp_linear", "softmax.skips_far_keys"),
+    mutants=("softmax.exp_linear", "softmax.skips_far_keys"),
     proof=("softmax.equal-entries",),
+    dtypes="all",
+    twin=first_key_heavier,
 )
 def equal_scores_average(subject: Attention, case: Case) -> None:
     """Where all scores are equal, the output is the mean of the visible values."""
@@ -166,18 +209,20 @@ def equal_scores_average(subject: Attention, case: Case) -> None:
         window="never",
         softcap="never",
         scale="never",
-        gains=(8.0,),
+        gains=(4.0,),
         at_least={"S": 2},
     ),
     within="bound",
     mutants=("softmax.clamped", "softmax.exp_linear", "softmax.no_max"),
     proof=("softmax.large-scores-saturate", "softmax.pull"),
+    dtypes="all",
+    twin=mean_of_values,
 )
 def dominant_score_selects(subject: Attention, case: Case) -> None:
     """A key whose score exceeds all others by far returns its value alone.
 
-    Queries of 8 and a key of 8 * 128 give it a score of 8192 sqrt(D); no other exceeds 192 sqrt(D): exp of the difference
-    vanishes in every format.
+    Queries of 4 and a key of 4 * 128 give it a score of 2048 sqrt(D); no other exceeds 46 sqrt(D): exp of the difference
+    vanishes in every format, and float16 can hold the scores.
     """
     x = case.build()
     want = expected(subject.profile, x)
@@ -192,8 +237,9 @@ def dominant_score_selects(subject: Attention, case: Case) -> None:
     source=Source("arXiv:1810.00825", "3.1"),
     given=Cases(causal="never", window="never", at_least={"S": 2}),
     within="bound",
-    mutants=("layout.split_in_base_two", "precision.float16_weights", "softmax.over_batch"),
+    mutants=("layout.split_in_base_two", "softmax.over_batch"),
     proof=("softmax.permuted-attention", "softmax.permuted-rows"),
+    twin=first_key_heavier,
 )
 def key_order(subject: Attention, case: Case) -> None:
     """Permuting keys together with their values and mask columns changes nothing."""
@@ -224,6 +270,7 @@ def key_order(subject: Attention, case: Case) -> None:
     within="bound",
     mutants=("softmax.over_queries", "heads.split_without_transpose", "robust.positions_before_heads"),
     proof=("softmax.permuted-attention", "softmax.permuted-rows"),
+    twin=later_queries_sharper,
 )
 def query_order(subject: Attention, case: Case) -> None:
     """Without a mask, permuted queries give equally permuted outputs: no order is known."""

@@ -13,7 +13,27 @@ from typing import Any
 
 from attnspec.properties.mutants.registry import Mutant, location
 
-FAMILIES = ("softmax", "scale", "mask", "heads", "gradient", "precision", "batch", "layout", "state", "robust")
+FAMILIES = (
+    "softmax",
+    "scale",
+    "mask",
+    "rank",
+    "heads",
+    "gradient",
+    "precision",
+    "half",
+    "batch",
+    "layout",
+    "storage",
+    "state",
+    "random",
+    "output",
+    "sinks",
+    "robust",
+    "shapes",
+    "surroundings",
+    "declared",
+)
 
 
 class UnknownMutantError(KeyError):

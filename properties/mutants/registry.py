@@ -20,8 +20,10 @@ class Mutant:
 
 _TENSORS = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("q", "k", "v")]
 _DEFAULTS = {"mask": None, "bias": None, "causal": False, "scale": None, "window": None, "softcap": None}
-_OPTIONS = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in _DEFAULTS.items()]
+_MORE = {"sinks": None, "dropout": 0.0, "seed": 0, "need_weights": False, "return_lse": False}
+_OPTIONS = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in (_DEFAULTS | _MORE).items()]
 CANONICAL = Signature([*_TENSORS, *_OPTIONS])
+SMALL = Signature([*_TENSORS, *_OPTIONS[: len(_DEFAULTS)]])  # of functions that return the output alone
 _SELF = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -5,6 +5,7 @@
     TestMine = attnspec.suite(my_attention, layout="bhtd")   # pytest: one item per claim and dtype
     attnspec.check(my_attention, "mask.causal")              # raises ClaimViolation
     report = attnspec.audit(my_attention)                    # the report object
+    attnspec.compare(my_attention, theirs).ok                # two of them on the same cases
 
 Importing this package imports neither torch nor hypothesis; the names below load on first use.
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ClaimViolation", "Report", "__version__", "audit", "check", "claims", "suite"]
+__all__ = ["ClaimViolation", "Report", "__version__", "audit", "check", "claims", "compare", "suite"]
 
 if TYPE_CHECKING:
     from attnspec.auditor import ClaimViolation, Report, audit, check
+    from attnspec.comparison import compare
     from attnspec.properties.claim import Registry
     from attnspec.pytest_plugin import suite
 
@@ -28,6 +30,7 @@ _HOMES = {
     "Report": "attnspec.auditor",
     "audit": "attnspec.auditor",
     "check": "attnspec.auditor",
+    "compare": "attnspec.comparison",
     "suite": "attnspec.pytest_plugin",
 }
 

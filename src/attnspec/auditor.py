@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from attnspec import __version__
 from attnspec.causes import explain
 from attnspec.function import FunctionSubject
+from attnspec.independence import depend
+from attnspec.lanes import Task, jobs_for, lanes_for, shared, work_through
 from attnspec.observed import decide
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim, claims
@@ -184,27 +187,36 @@ def audit(
     seed: int = DEFAULT_SEED,
     timeout: float | None = None,
     in_process: bool | None = None,
+    jobs: int | None = None,
     progress: Callable[[Unit, Record], None] | None = None,
     **options: Any,
 ) -> Report:
     """Audits an attention function against the claims.
 
-    A target string runs in a worker process, so that a crash or a hang costs one verdict; a callable, which may not be
-    picklable, runs in this process. `options` are the declarations of `attnspec audit -o`.
+    A target string runs in worker processes, two for more than a few claims (lanes.py), so that a crash or a hang costs one
+    verdict; a callable, which may not be picklable, runs in this process. `jobs` says how many of the processes work at a
+    time: 1, or as many as there are cores; the verdicts are the same. `options` are the declarations of `attnspec audit -o`.
 
     Errors: UsageError for a target or option that cannot be used; UnknownClaim for a selection that matches nothing.
     """
     from attnspec.worker import InProcess, Worker
 
-    chosen = chosen_claims(tuple(select), tuple(ignore))
+    chosen, jobs = chosen_claims(tuple(select), tuple(ignore)), jobs_for(jobs)
+    runners: list[Any]
     if isinstance(target, str):
-        name = target
-        runner = InProcess(target, options) if in_process else Worker(target, options, timeout or BUDGETS[profile].seconds)
+        name, seconds, patient = target, timeout or BUDGETS[profile].seconds, timeout is None
+        lanes = 1 if in_process else lanes_for(sum(claim.given is not None for claim in chosen))
+        runners = [
+            InProcess(target, options) if in_process else Worker(target, options, seconds, patient=patient)
+            for _ in range(lanes)
+        ]
     else:
         loaded = wrap(target, options)
-        name, runner = loaded.name, InProcess(loaded.name, options, loaded)
-    with runner:
-        return _audit(name, dict(options), chosen, BUDGETS[profile], seed, runner, progress)
+        name, runners = loaded.name, [InProcess(loaded.name, options, loaded)]
+    with ExitStack() as stack:
+        for runner in runners:
+            stack.enter_context(runner)
+        return _audit(name, dict(options), chosen, BUDGETS[profile], seed, runners, jobs, progress)
 
 
 class ClaimViolation(AssertionError):
@@ -241,30 +253,64 @@ def _audit(
     chosen: list[Claim],
     budget: Budget,
     seed: int,
-    runner: Any,
+    runners: list[Any],
+    jobs: int,
     progress: Callable[[Unit, Record], None] | None,
 ) -> Report:
     from attnspec.errors import CannotRun
 
     start = time.perf_counter()
     report = Report(target, options, budget.name, seed)
+    found: dict[int, Record] = {}
+
+    def done(task: Task, record: Record) -> None:
+        found[task.place] = record
+        if record.script and record.case:
+            report.scripts[record.case.id] = record.script
+        if progress is not None:
+            progress(task.unit, record)
+
     try:
-        report.profile = runner.profile()
-        for unit, claim in _units(target, options, chosen, budget, seed, report.profile["dtypes"]):
-            record = _inapplicable(unit, claim, report.profile) or runner.run(_hinted(unit, report.records))
-            report.records.append(record)
-            if record.script and record.case:
-                report.scripts[record.case.id] = record.script
-            if progress is not None:
-                progress(unit, record)
+        profile = report.profile = _profile(runners, jobs)
+        units = [unit for unit, _ in _units(target, options, chosen, budget, seed, profile["dtypes"])]
+        tasks = [Task(place, unit.claim, unit) for place, unit in enumerate(units)]
+        work_through(shared(tasks, len(runners)), [_lane(runner, profile) for runner in runners], jobs, done)
+        report.records = [found[place] for place in sorted(found)]
         report.records += _observed(report, chosen)
         explain(report.records)
+        if budget.shrink:
+            depend(report.records, runners[0])
     except CannotRun as error:
         report.cannot_run = str(error)
     except KeyboardInterrupt:
         report.interrupted = True
+        report.records = report.records or [found[place] for place in sorted(found)]
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _profile(runners: list[Any], jobs: int) -> Profile:
+    """Probed by the first worker and taken over by the others, which load the target in the meantime."""
+    first, *others = runners
+    for runner in others if jobs > 1 else ():
+        runner.warm_up()
+    profile: Profile = first.profile()
+    for runner in others:
+        runner.adopt(profile)
+    return profile
+
+
+def _lane(runner: Any, profile: Profile) -> Callable[[Task], Record]:
+    """What one worker does with each of its tasks, knowing what it found before."""
+    records: list[Record] = []
+
+    def work(task: Task) -> Record:
+        unit: Unit = task.unit
+        record: Record = _inapplicable(unit, claims()[unit.claim], profile) or runner.run(_hinted(unit, records))
+        records.append(record)
+        return record
+
+    return work
 
 
 def _units(
@@ -289,6 +335,7 @@ def explained(report: Report, claim: Claim, dtype: str, runner: Any) -> Record:
     if claim.given is None:
         report.records += _observed(report, [claim])
     explain(report.records)
+    depend(report.records[-1:], runner)
     return report.records[-1]
 
 

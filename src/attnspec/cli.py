@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -56,14 +56,15 @@ def main() -> None:
 
 def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     """KEY=VALUE options as a mapping; a key given twice is an error, since one of them would be lost silently."""
-    del ctx, parameter
+    del ctx
+    flag = parameter.opts[0]
     options: dict[str, Any] = {}
     for pair in values:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError(f"-o {pair}: an option is key=value, for example -o layout=bthd")
+            raise UsageError(f"{flag} {pair}: an option is key=value, for example {flag} layout=bthd")
         if key in options:
-            raise UsageError(f"-o {key}: given twice ({options[key]} and {value}); give it once")
+            raise UsageError(f"{flag} {key}: given twice ({options[key]} and {value}); give it once")
         options[key] = value
     return options
 
@@ -109,10 +110,22 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
     "-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of the target."
 )
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many processes work at a time; by default one a core.")
 @click.option("--keep-going-ok", is_flag=True, help="A target that cannot be loaded does not set the exit code.")
 @_auditing
-def audit(targets: tuple[str, ...], options: dict[str, Any], in_process: bool, keep_going_ok: bool, **settings: Any) -> None:
-    """Audit attention functions: module:attribute, path/file.py::name, torch:NAME or impl:NAME."""
+def audit(
+    targets: tuple[str, ...],
+    options: dict[str, Any],
+    in_process: bool,
+    keep_going_ok: bool,
+    **settings: Any,
+) -> None:
+    """Audit attention functions: module:attribute, path/file.py::name, or LIBRARY:NAME such as
+    torch:scaled_dot_product_attention.
+
+    The exit code is 0 if nothing that counts is violated, 1 if something is, 2 for what cannot be used, 3 if something could
+    not be decided, 5 if nothing was exercised.
+    """
     from attnspec.target import declarations
 
     declarations(options)
@@ -161,6 +174,7 @@ def _one(target: str, options: dict[str, Any], in_process: bool, settings: dict[
             seed=settings["seed"],
             timeout=settings["timeout"],
             in_process=in_process or None,
+            jobs=settings.get("jobs"),
             progress=progress,
             **options,
         )
@@ -177,16 +191,19 @@ class _Progress:
         self._target = target
         self._shown = sys.stderr.isatty()
 
-    def __enter__(self) -> Callable[[Unit, Record], None]:
-        return self._tick
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
 
-    def _tick(self, unit: Unit, record: Record) -> None:
+    def __call__(self, unit: Unit, record: Record) -> None:
+        self.say(f"{unit.claim} {unit.dtype} {record.verdict.value}")
+
+    def say(self, text: str) -> None:
         if self._shown:
-            click.echo(f"\r\x1b[K{self._target}: {unit.claim} {unit.dtype} {record.verdict.value}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{self._target}: {text}", nl=False, err=True)
 
 
 def _written(reports: list[Report], settings: dict[str, Any]) -> None:
@@ -198,6 +215,45 @@ def _written(reports: list[Report], settings: dict[str, Any]) -> None:
         from attnspec.report.html import write
 
         click.echo(f"report: {write(reports, settings['report_folder'])}")
+
+
+@main.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of both.")
+@click.option("-a", "a_options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of A alone.")
+@click.option("-b", "b_options", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Declare a convention of B alone.")
+@click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How long to look.")
+@click.option("--seed", type=int, default=2718, show_default=True, help="Seed of the cases.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for one case before it is given up.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write NDJSON results here.")
+@click.option("--in-process", is_flag=True, help="No worker processes: for debuggers.")
+@click.option("-v", "--verbose", is_flag=True, help="Also what was left out, and why.")
+def compare(a: str, b: str, json_file: Path | None, verbose: bool, **settings: Any) -> None:
+    """Compare two attention functions on the same cases: each with the derived bound, and with each other.
+
+    A and B are targets as for audit: a port and its original, a fused kernel and the plain one, one library and another. The
+    exit code is 1 if either exceeds its bound, or they differ by more than both.
+    """
+    from attnspec.comparison import compare as run
+    from attnspec.comparison import keep_cases
+    from attnspec.report.comparison import render
+    from attnspec.target import declarations
+
+    options = settings.pop("options")
+    for own in ("a_options", "b_options"):
+        if twice := next((key for key in settings[own] if key in options), None):
+            raise UsageError(f"-{own[0]} {twice}: -o gives it for both already; give {twice} once for each, or for both")
+        declarations(options | settings[own])
+    with _Progress(f"{a} | {b}") as progress:
+        found = run(a, b, progress=lambda dtype, case: progress.say(f"{case.claim} {dtype}"), **settings, **options)
+    keep_cases(found, Path.cwd())
+    click.echo(render(found, verbose=verbose))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        found.to_json(json_file)
+        click.echo(f"results: {json_file}")
+    raise SystemExit(found.exit_code)
 
 
 @main.command()

@@ -7,24 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from attnspec.adapters import Arrays, adapters
-from attnspec.errors import CannotRun
+from attnspec.contracts import CONTRACTS, recognised
+from attnspec.errors import CannotRun, UsageError
 from attnspec.function import FunctionSubject
 from attnspec.layout import LAYOUTS
 from attnspec.probes import FAILED, Prober, benign
+from attnspec.probes_consistent import find_inconsistencies
+from attnspec.probes_conventions import find_conventions, find_precision
+from attnspec.probes_extras import find_extras
+from attnspec.probes_masks import find_masks
 from attnspec.properties.subject import Origin, Profile, Setting
 from attnspec.properties.verdict import first_line
-from attnspec.signature import Signature, read
+from attnspec.signature import ROLES, Signature, read
 from attnspec.target import Loaded
 
-TORCH_CONTRACT: dict[str, Any] = {
-    "polarity": "attend",
-    "alignment": "top-left",
-    "empty_row": "zero",
-    "output_dtype": "query",
-    "mask": ("bool", "bias"),
-}
 PLAIN = ((2, 3, 5, 5, 4, 4), (1, 1, 2, 2, 2, 2))  # B, H, T, S, D, E: sizes that differ, then the least of all
-CONTRACTS = {"torch": TORCH_CONTRACT}
 
 
 def subject_of(loaded: Loaded) -> FunctionSubject:
@@ -39,6 +36,15 @@ def subject_of(loaded: Loaded) -> FunctionSubject:
         raise CannotRun(f"{loaded.name}: probing it ended in {first_line(error)}") from error
 
 
+def subject_under(loaded: Loaded, profile: Profile) -> FunctionSubject:
+    """The function as a subject with a profile that is known from probing it elsewhere."""
+    arrays = adapters()[profile["arrays"]].arrays(profile.get("device", "cpu"))  # type: ignore[misc]
+    signature = read(loaded.function, loaded.name)
+    return FunctionSubject(
+        loaded.name, loaded.function, signature, arrays, profile, vjp_function=loaded.vjp_function, explains=True
+    )
+
+
 def _subject_of(loaded: Loaded) -> FunctionSubject:
     signature = read(loaded.function, loaded.name)
     settings = _promised(loaded, signature)
@@ -47,22 +53,24 @@ def _subject_of(loaded: Loaded) -> FunctionSubject:
     prober = Prober(loaded, signature, arrays, settings)
     prober.find_layout(layouts)
     prober.find_features()
-    prober.find_conventions()
-    prober.find_precision()
-    return FunctionSubject(loaded.name, loaded.function, signature, arrays, prober.profile())
+    find_masks(prober)
+    find_extras(prober)
+    find_conventions(prober)
+    find_precision(prober)
+    find_inconsistencies(prober)
+    return prober.subject(explains=True)
 
 
 def _promised(loaded: Loaded, signature: Signature) -> dict[str, Setting]:
     """Settings by declaration, adapter and contract, in this order of precedence."""
     by_origin: dict[Origin, dict[str, Any]] = {"declared": loaded.declared, "adapter": loaded.adapted}
     contract = loaded.declared.get("contract", loaded.adapted.get("contract"))
-    if contract is None and signature.names.get("mask") == "attn_mask" and signature.names.get("causal") == "is_causal":
-        contract = "torch"
-    by_origin["contract"] = CONTRACTS.get(contract or "none", {})
+    contract = recognised(signature) if contract is None else contract
+    by_origin["contract"] = CONTRACTS.get(contract, {})
     origin_of_contract: Origin = (
         "declared" if "contract" in loaded.declared else "adapter" if "contract" in loaded.adapted else "inferred"
     )
-    settings = {"contract": Setting(contract or "none", origin_of_contract)}
+    settings = {"contract": Setting(contract, origin_of_contract)}
     for origin, values in by_origin.items():
         for name, value in values.items():
             settings.setdefault(name, Setting(value, origin))
@@ -77,11 +85,19 @@ def _arrays(loaded: Loaded, signature: Signature, settings: dict[str, Setting]) 
     said: list[str] = []
     layouts = [settings["layout"].value] if "layout" in settings else list(LAYOUTS)
     if not signature.has("heads"):  # heads folded into the width: the function must be told how many
+        if layouts == ["btm"]:
+            raise UsageError(
+                f"{loaded.name}: layout=btm folds heads into the width, and the function has no parameter for their number "
+                f"({', '.join(ROLES['heads'])}); give it one, or wrap it"
+            )
         layouts = [layout for layout in layouts if layout != "btm"]
     made: dict[str, Arrays] = {}
+    on = [settings["device"].value] if "device" in settings else []
     for causal in (None, "always") if signature.has("causal") and "causal" not in settings else (None,):
         for name, gradient in _libraries(settings):
-            library = made.setdefault(name, adapters()[name].arrays())  # type: ignore[misc]
+            if name not in made:
+                made[name] = adapters()[name].arrays(*on)  # type: ignore[misc]
+            library = made[name]
             fitting: dict[str, int] = {}
             for layout in layouts:
                 profile = Profile({"layout": Setting(layout, "inferred"), "causal": Setting(causal, "inferred")})
@@ -121,5 +137,6 @@ def _libraries(settings: dict[str, Setting]) -> Iterator[tuple[str, bool]]:
     if "torch" in sys.modules:  # what the target did not import it does not speak
         yield "torch", True
     yield "numpy", False
-    if "torch" in sys.modules:
-        yield "torch", False
+    for name, module in (("jax", "jax"), ("mlx", "mlx.core"), ("torch", "torch")):
+        if module in sys.modules and name in adapters():
+            yield name, False

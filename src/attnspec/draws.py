@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 from unittest.mock import patch
 
+import hypothesis
+from hypothesis import HealthCheck, Phase
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
+from hypothesis.strategies import SearchStrategy
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -25,3 +32,25 @@ def by_the_seed_alone() -> Iterator[None]:
             stack.enter_context(patch.object(providers, "_get_local_constants", lambda: none))
             stack.enter_context(patch.object(providers, "CONSTANTS_CACHE", cache))
         yield
+
+
+def drawn(strategy: SearchStrategy[T], examples: int, seed: str) -> list[T]:
+    """So many draws of a strategy, the same ones for the same seed."""
+    found: list[T] = []
+
+    @hypothesis.seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+    @hypothesis.settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @hypothesis.given(strategy)
+    def collect(one: T) -> None:
+        found.append(one)
+
+    if examples:
+        with by_the_seed_alone():
+            collect()
+    return found

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from attnspec import returned, surroundings
 from attnspec.adapters import Array, Arrays
 from attnspec.layout import brought_back, laid_out, mask_laid_out
 from attnspec.properties.subject import BoolArray, FloatArray, Gradients, Profile, Result
 from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
-from attnspec.signature import Signature
+from attnspec.randomness import seeded, source
+from attnspec.refusals import OPTIONS, condition, given
+from attnspec.signature import OFF, Signature
 
+UNDER = "under: "  # a need that begins so names the surroundings of the call (surroundings.py)
 NO_WINDOW = 1 << 30  # for a function whose window is a required argument
 INTERNAL = (IndexError, KeyError, AttributeError, NameError, ZeroDivisionError, RecursionError, SystemError)
 
 
 class _Call(NamedTuple):
-    """One call as it went: the native output, the same in float64 and layout bhtd, the arguments by role."""
+    """One call as it went: all that it returned, the output in float64 and layout bhtd, the arguments by role."""
 
-    native: Array
+    native: Any
     out: FloatArray
     arguments: dict[str, Any]
     changed: tuple[str, ...]
@@ -32,22 +37,34 @@ class FunctionSubject:
     """Calls a function in its own layout, array library and conventions, and brings everything back.
 
     `observations` collects refusals, exceptions that depend on values, and wrong dtypes; `calls` the last calls, from which
-    a stand-alone script is written.
+    a stand-alone script is written. `vjp_function` takes the arguments of the function with a cotangent after the values,
+    and returns the gradients for q, k, v. `explains` asks what each refusal depends on.
     """
 
     def __init__(
-        self, name: str, function: Callable[..., Any], signature: Signature, arrays: Arrays, profile: Profile
+        self,
+        name: str,
+        function: Callable[..., Any],
+        signature: Signature,
+        arrays: Arrays,
+        profile: Profile,
+        *,
+        vjp_function: Callable[..., Any] | None = None,
+        explains: bool = False,
     ) -> None:
         self.name = name
         self.function = function
         self.signature = signature
         self.arrays = arrays
         self.profile = profile
+        self.vjp_function = vjp_function
+        self.explains = explains
         self.observations: dict[tuple[str, ...], Observation] = {}
         self.calls: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.returns = 1
         self._previous: tuple[Array, FloatArray] | None = None
+        self._conditions: dict[tuple[str, ...], str] = {}
 
     def __call__(
         self,
@@ -68,31 +85,65 @@ class FunctionSubject:
         storage: str = "plain",
         need: tuple[str, ...] = (),
     ) -> Result:
-        del dropout, seed, sinks  # no claim draws these yet; they are part of the protocol
         asked = {"mask": mask, "bias": bias, "causal": causal, "scale": scale, "window": window, "softcap": softcap}
-        call = self._call(q, k, v, asked, dtype, storage, watch="changed" in need)
-        aliases = self._aliases(call.native, call.arguments) if "aliases" in need else ()
-        return Result(call.out, dtype, changed=call.changed, aliases=aliases, seconds=call.seconds)
+        asked |= {"sinks": sinks, "dropout": dropout, "seed": seed}
+        around = next((n.removeprefix(UNDER) for n in need if n.startswith(UNDER)), None)
+        if around is not None:
+            return self._under(around, q, k, v, asked, dtype, storage)
+        extras = {e: place for e in returned.SWITCHES if e in need and (place := self.profile.get(e)) is not None}
+        switches = {place.switch for place in extras.values()} or {None}
+        calls = {
+            switch: self._call(q, k, v, asked | {"switch": switch}, dtype, storage, watch="changed" in need)
+            for switch in switches
+        }
+        found = {
+            extra: self._extra(returned.values(calls[place.switch].native).get(place.at), place, extra)
+            for extra, place in extras.items()
+        }
+        call = next(iter(calls.values()))
+        aliases = self._aliases(returned.output(call.native), call.arguments) if "aliases" in need else ()
+        return Result(call.out, dtype, changed=call.changed, aliases=aliases, seconds=call.seconds, **found)
+
+    def _under(
+        self,
+        around: str,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        asked: Mapping[str, Any],
+        dtype: str,
+        storage: str,
+    ) -> Result:
+        """The same call in other surroundings; `changed` names those that the call altered."""
+        library = self.arrays.name
+        with surroundings.changed(library, around):
+            before = surroundings.state(library)
+            call = self._call(q, k, v, asked, dtype, storage)
+            return Result(call.out, dtype, changed=surroundings.altered(library, before), seconds=call.seconds)
 
     def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients:
         dtype, storage = same.pop("dtype", "float32"), same.pop("storage", "plain")
-        for unread in ("sinks", "dropout", "seed"):
-            same.pop(unread, None)
-        call = self._call(q, k, v, same, dtype, storage, gradient=True)
-        self.calls[-1]["cotangent"] = cotangent
-        start = time.perf_counter()
-        weight = self.arrays.make(self.laid_out(cotangent), dtype, storage)
-        gradients = self.arrays.vjp(call.native, [call.arguments[n] for n in "qkv"], weight)
-        self.seconds += time.perf_counter() - start
+        same.pop("need", None)
+        call, gradients = self._differentiated(q, k, v, same, dtype, storage, cotangent)
         found = {
             name: np.zeros_like(x) if g is None else brought_back(self.arrays.widen(g), self.layout, x.shape[1])
             for (name, x), g in zip({"q": q, "k": k, "v": v}.items(), gradients, strict=True)
         }
-        return Gradients(call.out, **found, dtype=dtype, seconds=time.perf_counter() - start + call.seconds)
+        return Gradients(call.out, **found, dtype=dtype, seconds=call.seconds)
 
     def runs(self, q: FloatArray, k: FloatArray, v: FloatArray, *, gradient: bool) -> None:
         """Raises unless a plain call in float32 returns an output of the right type and shape."""
         self._call(q, k, v, {}, "float32", "plain", gradient=gradient)
+
+    def native(self, q: FloatArray, k: FloatArray, v: FloatArray, **asked: Any) -> dict[int | str, Any]:
+        """What the function returns, by position or name: for probing."""
+        call = self._call(q, k, v, asked, "float32", "plain")
+        return {at: x for at, x in returned.values(call.native).items() if at != returned.output_at(call.native)}
+
+    def recorded(self, q: FloatArray, k: FloatArray, v: FloatArray, **options: Any) -> FloatArray:
+        """The output of a call whose inputs ask for gradients: for probing."""
+        dtype, storage = options.pop("dtype", "float32"), options.pop("storage", "plain")
+        return self._call(q, k, v, options, dtype, storage, gradient=True).out
 
     def _call(
         self,
@@ -106,25 +157,91 @@ class FunctionSubject:
         gradient: bool = False,
         watch: bool = False,
     ) -> _Call:
-        self.calls.append({"q": q, "k": k, "v": v, "dtype": dtype, "storage": storage, **asked})
-        inputs = self._inputs(q, k, v, dtype, storage, gradient=gradient)
-        options = self.options(asked, q, k, dtype)
+        inputs, options = self._prepared(q, k, v, asked, dtype, storage, gradient=gradient)
         arguments = inputs | options
         before = {n: self.arrays.widen(a) for n, a in arguments.items() if self.arrays.owns(a)} if watch else {}
-        native, seconds = self._run(inputs, options, asked, dtype, storage)
+        start = time.perf_counter()
+        try:
+            with self._seeded(asked):
+                native = self._called(inputs, options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._judge(error, {"q": q, "k": k, "v": v}, asked, dtype, storage, gradient=gradient)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
         out = self._returned(native, (*q.shape[:3], v.shape[3]), dtype)
         changed = tuple(n for n, x in before.items() if not _equal(x, self.arrays.widen(arguments[n])))
-        return _Call(_first(native), out, arguments, changed, seconds)
+        return _Call(native, out, arguments, changed, seconds)
+
+    def _differentiated(
+        self,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        asked: Mapping[str, Any],
+        dtype: str,
+        storage: str,
+        cotangent: FloatArray,
+    ) -> tuple[_Call, list[Array | None]]:
+        inputs, options = self._prepared(q, k, v, asked, dtype, storage, gradient=self.vjp_function is None)
+        self.calls[-1]["cotangent"] = cotangent
+        weight = self.arrays.make(self.laid_out(cotangent), dtype, storage)
+        start = time.perf_counter()
+        try:
+            with self._seeded(asked):
+                native, gradients = self._pulled(inputs, options, weight)
+        except (KeyboardInterrupt, NotImplementedError):
+            raise
+        except BaseException as error:
+            self._judge(error, {"q": q, "k": k, "v": v}, asked, dtype, storage, gradient=True)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        out = self._returned(native, (*q.shape[:3], v.shape[3]), dtype)
+        for name, x, g in zip("qkv", (q, k, v), gradients, strict=True):
+            if g is not None and tuple(g.shape) != self.laid_out(x).shape:
+                raise BadResult(f"the gradient of {name} has shape {list(g.shape)}, expected {list(self.laid_out(x).shape)}")
+        return _Call(native, out, inputs | options, (), seconds), gradients
+
+    def _pulled(self, inputs: dict[str, Array], options: dict[str, Any], weight: Array) -> tuple[Any, list[Array | None]]:
+        """What the function returned, and the gradients: those of the library, or of the declared function."""
+        if self.vjp_function is not None:
+            positional, named = self.arguments(inputs, options)
+            gradients = (
+                self.vjp_function(*positional[:3], weight, *positional[3:], **named)
+                if self.signature.positional[:3] == ("q", "k", "v")
+                else self.vjp_function(**named, cotangent=weight)
+            )
+            return self._called(inputs, options), list(gradients)
+
+        def call(q: Array, k: Array, v: Array) -> Any:
+            return self._called({"q": q, "k": k, "v": v}, options)
+
+        recorded = self.arrays.recorded(call, [inputs[n] for n in "qkv"], returned.output)
+        if not self.arrays.owns(returned.output(recorded.returned)):
+            return recorded.returned, [None, None, None]  # `_returned` says what is wrong
+        return recorded.returned, recorded.pull(weight)
 
     # Into the function's world
 
-    def _inputs(
-        self, q: FloatArray, k: FloatArray, v: FloatArray, dtype: str, storage: str, *, gradient: bool = False
-    ) -> dict[str, Array]:
-        return {
+    def _prepared(
+        self,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        asked: Mapping[str, Any],
+        dtype: str,
+        storage: str,
+        *,
+        gradient: bool,
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        kept = {n: x for n, x in asked.items() if n != "switch"}
+        self.calls.append({"q": q, "k": k, "v": v, "dtype": dtype, "storage": storage, **kept})
+        inputs = {
             name: self.arrays.make(self.laid_out(x), dtype, storage, gradient=gradient)
             for name, x in (("q", q), ("k", k), ("v", v))
         }
+        return inputs, self.options(asked, q, k, dtype)
 
     def options(self, asked: Mapping[str, Any], q: FloatArray, k: FloatArray, dtype: str) -> dict[str, Any]:
         """Arguments by role; a role that the function lacks is left out (claims that need it do not reach this)."""
@@ -143,19 +260,44 @@ class FunctionSubject:
             options["causal"] = bool(asked.get("causal")) or self.profile.get("causal") == "always"
         for role in ("scale", "window", "softcap"):
             if asked.get(role) is not None:
-                # As flash-attn counts: keys before the current one, keys after it.
-                options[role] = (asked[role] - 1, 0) if role in self.signature.pairs else asked[role]
+                options[role] = self._window(asked[role]) if role in self.signature.pairs else asked[role]
+        if asked.get("sinks") is not None:
+            options["sinks"] = self.arrays.make(asked["sinks"], dtype)
+        if asked.get("dropout"):
+            options |= self._dropping(asked["dropout"], asked.get("seed", 0))
+        if asked.get("switch"):
+            options[asked["switch"]] = True
         if k.shape[1] != q.shape[1] and self.signature.has("enable_grouped"):
             options["enable_grouped"] = True
         if self.signature.has("heads"):
             options["heads"] = q.shape[1]
         for role in self.signature.active:
-            options.setdefault(role, 0.0 if role == "dropout" else None)
-        neutral = {"dropout": 0.0, "scale": q.shape[3] ** -0.5, "window": NO_WINDOW}
+            options.setdefault(role, 0.0 if role == "dropout" else OFF[role][0])
+        neutral = {
+            "dropout": 0.0,
+            "scale": self.profile.get("scale") or q.shape[3] ** -0.5,
+            "window": NO_WINDOW,
+            "seed": 0,
+            "training": False,
+        }
+        neutral |= {"inference": True, "return_weights": False, "return_lse": False}
         for role in self.signature.required:
             if role not in ("q", "k", "v"):
                 options.setdefault(role, neutral.get(role))
         return options
+
+    def _window(self, width: int) -> tuple[int, int]:
+        """As flash-attn and JAX count: keys before the current one, keys after it."""
+        return width - 1, 0 if self.profile.get("window") != "both" else width - 1
+
+    def _dropping(self, rate: float, seed: int) -> dict[str, Any]:
+        """The options that make the function drop weights, drawn from the seed."""
+        switched = {"dropout": rate, "seed": seed, "training": True, "inference": False}
+        options = {role: value for role, value in switched.items() if self.signature.has(role)}
+        return options | ({"rng": source(self.arrays.name, seed)} if self.signature.has("rng") else {})
+
+    def _seeded(self, asked: Mapping[str, Any]) -> Any:
+        return seeded(self.arrays.name, asked.get("seed", 0)) if asked.get("dropout") else nullcontext()
 
     @property
     def layout(self) -> str:
@@ -175,59 +317,81 @@ class FunctionSubject:
         }
         return [values[role] for role in self.signature.positional if role in values], by_name
 
-    def _run(
-        self, inputs: dict[str, Array], options: dict[str, Any], asked: Mapping[str, Any], dtype: str, storage: str
-    ) -> tuple[Any, float]:
+    def _called(self, inputs: Mapping[str, Array], options: Mapping[str, Any]) -> Any:
         positional, named = self.arguments(inputs, options)
-        start = time.perf_counter()
-        try:
-            native = self.function(*positional, **named)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            self._judge(error, inputs, options, asked, dtype, storage)
-        seconds = time.perf_counter() - start
-        self.seconds += seconds
-        return native, seconds
+        return self.function(*positional, **named)
 
     def _judge(
         self,
         error: BaseException,
-        inputs: dict[str, Array],
-        options: dict[str, Any],
+        inputs: dict[str, FloatArray],
         asked: Mapping[str, Any],
         dtype: str,
         storage: str,
-    ) -> None:
+        *,
+        gradient: bool,
+    ) -> NoReturn:
         """Raises Refused if zeros of the same shapes and options are refused too, else ValueFailure (engine 6)."""
         if isinstance(error, MemoryError):
             raise error
-        zeros = {n: self.arrays.make(np.zeros(a.shape), dtype, storage) for n, a in inputs.items()}
-        positional, named = self.arguments(zeros, options)
+        zeros = {n: np.zeros_like(x) for n, x in inputs.items()}
         feature = self._asked(inputs, asked, dtype)
+        if self._works(**zeros, asked=asked, dtype=dtype, storage=storage, gradient=gradient):
+            self._observe("exception", feature, error)
+            raise ValueFailure(error) from error
+        options = {n: asked.get(n) for n in (*OPTIONS, "seed")}
+        depends = None
+        if self.explains:
+            key = (type(error).__name__, str(error)[:40], dtype)
+            if key not in self._conditions:
+                self._conditions[key] = condition(self._works, inputs, options, dtype, storage, gradient=gradient)
+            depends = self._conditions[key]
+        self._observe("refusal", feature, error, depends)
+        raise Refused(feature, error) from error
+
+    def _works(
+        self,
+        q: FloatArray,
+        k: FloatArray,
+        v: FloatArray,
+        asked: Mapping[str, Any],
+        dtype: str,
+        storage: str,
+        *,
+        gradient: bool,
+    ) -> bool:
+        """Whether a call raises nothing."""
+        shape = (*q.shape[:3], v.shape[3])
+        own = gradient and self.vjp_function is None
+        make = self.arrays.make
+        inputs = {n: make(self.laid_out(x), dtype, storage, gradient=own) for n, x in (("q", q), ("k", k), ("v", v))}
         try:
-            self.function(*positional, **named)
-        except KeyboardInterrupt:
+            options = self.options(asked, q, k, dtype)
+            with self._seeded(asked):
+                if gradient:
+                    self._pulled(inputs, options, make(self.laid_out(np.zeros(shape)), dtype, storage))
+                else:
+                    self._called(inputs, options)
+        except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException:
-            self._observe("refusal", feature, error)
-            raise Refused(feature, error) from error
-        self._observe("exception", feature, error)
-        raise ValueFailure(error) from error
+            return False
+        return True
 
-    def _asked(self, inputs: Mapping[str, Array], asked: Mapping[str, Any], dtype: str) -> str:
-        options = [name for name, value in asked.items() if value is not None and value is not False]
-        shapes = ", ".join(f"{n}{list(a.shape)}" for n, a in inputs.items())
+    def _asked(self, inputs: Mapping[str, FloatArray], asked: Mapping[str, Any], dtype: str) -> str:
+        options = given(asked)
+        shapes = ", ".join(f"{n}{list(self.laid_out(x).shape)}" for n, x in inputs.items())
         return f"{' and '.join(options) or 'a plain call'} for {shapes} in {dtype}"
 
-    def _observe(self, kind: Any, feature: str, error: BaseException) -> None:
-        key = (kind, type(error).__name__, str(error)[:40])
-        self.observations.setdefault(key, Observation(kind, feature, first_line(error), type(error).__name__))
+    def _observe(self, kind: Any, feature: str, error: BaseException, depends: str | None = None) -> None:
+        key = (kind, type(error).__name__, str(error)[:40], depends or "")
+        seen = Observation(kind, feature, first_line(error), type(error).__name__, condition=depends)
+        self.observations.setdefault(key, seen)
 
     # Out of it
 
     def _returned(self, native: Any, shape: tuple[int, ...], dtype: str) -> FloatArray:
-        out = _first(native)
+        out = returned.output(native)
         self.returns = max(self.returns, len(native) if isinstance(native, (tuple, list, dict)) else 1)
         if not self.arrays.owns(out):
             raise BadResult(f"the function returned {type(out).__name__}, not an array of {self.arrays.name}")
@@ -243,6 +407,14 @@ class FunctionSubject:
         wide = brought_back(self.arrays.widen(out), self.layout, shape[1])
         return np.ascontiguousarray(wide)
 
+    def _extra(self, found: Any, place: returned.Returned, extra: returned.Extra) -> FloatArray:
+        """The weights or the log-sum-exp, in float64 and in the order of layout bhtd."""
+        if not self.arrays.owns(found):
+            raise BadResult(f"the {extra} are {type(found).__name__}, not an array of {self.arrays.name}")
+        if len(found.shape) != len(place.axes):
+            raise BadResult(f"the {extra} have shape {list(found.shape)}, expected the axes {place.axes}")
+        return np.ascontiguousarray(returned.arranged(self.arrays.widen(found), place.axes, extra))
+
     def _aliases(self, out: Array, inputs: Mapping[str, Any]) -> tuple[str, ...]:
         """Inputs whose memory the output shares, and `the previous output` if this call wrote over it."""
         shared = [n for n, a in inputs.items() if self.arrays.owns(a) and self.arrays.shares_memory(out, a)]
@@ -250,13 +422,6 @@ class FunctionSubject:
             shared.append("the previous output")
         self._previous = (out, self.arrays.widen(out))
         return tuple(shared)
-
-
-def _first(native: Any) -> Any:
-    """The output among what a function returns: the first of several, or the entry that is called so."""
-    if isinstance(native, dict):
-        return next((native[name] for name in ("out", "output", "attn_output") if name in native), native)
-    return native[0] if isinstance(native, (tuple, list)) and native else native
 
 
 def _equal(a: FloatArray, b: FloatArray) -> bool:

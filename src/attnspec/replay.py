@@ -9,6 +9,7 @@ from typing import Any
 from attnspec.auditor import Report, Unit, _inapplicable, _observed
 from attnspec.causes import explain
 from attnspec.errors import CannotRun, UsageError
+from attnspec.independence import depend
 from attnspec.properties.case import Case, CaseError
 from attnspec.properties.claim import UnknownClaim, claims, select
 from attnspec.worker import InProcess, Worker
@@ -69,6 +70,7 @@ def replay_case(path: Path, target: str | None, options: dict[str, Any], *, in_p
             if record.script and record.case:
                 report.scripts[record.case.id] = record.script
             explain(report.records)
+            depend(report.records, runner)
     except CannotRun as error:
         report.cannot_run = str(error)
     report.seconds = time.perf_counter() - start

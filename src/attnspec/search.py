@@ -6,22 +6,35 @@ import hashlib
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import hypothesis
 import msgspec
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.strategies import SearchStrategy
 
 from attnspec.draws import by_the_seed_alone
 from attnspec.function import FunctionSubject
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
-from attnspec.properties.compare import EXACT, ledger
+from attnspec.properties.compare import EXACT, Ledger, ledger
+from attnspec.properties.fitting import fitted
 from attnspec.properties.reduction import reduced
 from attnspec.properties.showcases import showcases
 from attnspec.properties.subject import Setting
-from attnspec.properties.verdict import BadResult, Evidence, Refused, ValueFailure, Verdict, Violation, first_line
+from attnspec.properties.twins import TwinSubject
+from attnspec.properties.verdict import (
+    BadResult,
+    Evidence,
+    Inapplicable,
+    Refused,
+    ValueFailure,
+    Verdict,
+    Violation,
+    first_line,
+)
 
 
 @dataclass(frozen=True)
@@ -29,31 +42,46 @@ class Budget:
     """How long to look. Examples are counted, so that a verdict does not depend on the load of the machine."""
 
     name: str
-    examples: int
+    examples: int  # drawn in the widest dtype that is looked at; elsewhere there is more to look at in fewer cases
+    others: int  # drawn in each other dtype
     largest: int
     seconds: float  # a guard against hangs, for one unit; beyond it the verdict is UNKNOWN
     target: bool = False
     shrink: bool = True
+    enough: int | None = None  # exposed cases after which a unit's twin is no longer run; None to run it on every case
+    brief: bool = False  # whether dtypes but the widest have few fixed cases
+    grow: int = 0  # how much larger the fixed cases are than in an audit
 
 
 BUDGETS = {
-    "quick": Budget("quick", 25, 9, 60.0),
-    "ci": Budget("ci", 200, 17, 300.0, target=True),
-    "deep": Budget("deep", 5000, 40, 3600.0, target=True),
-    "replay": Budget("replay", 0, 0, 60.0),  # the hint alone
-    "kill": Budget("kill", 25, 9, 60.0, shrink=False),  # quick's verdicts, for the kill matrix
+    "quick": Budget("quick", 20, 6, 9, 60.0, enough=5, brief=True),
+    "ci": Budget("ci", 120, 60, 17, 300.0, target=True),
+    "deep": Budget("deep", 5000, 5000, 40, 3600.0, target=True),
+    "replay": Budget("replay", 0, 0, 0, 60.0),  # the hint alone
+    "kill": Budget("kill", 20, 6, 9, 60.0, shrink=False, enough=5, brief=True),  # quick's verdicts, for the kill matrix
+    # The same at sizes that the mutants were not written for.
+    **{
+        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=5, brief=True, grow=n)
+        for n in (1, 2, 3)
+    },
 }
 
 
 @dataclass
 class Outcome:
-    """What the search found."""
+    """What the search found.
+
+    Of `cases` that were decided, the claim's twin was run on `tried`; `exposed` of these rejected it. `outside` are those
+    that no bound covers: they decide nothing.
+    """
 
     verdict: Verdict = Verdict.HOLDS
     reason: str | None = None
     decided_by: str = EXACT
     cases: int = 0
+    tried: int = 0
     exposed: int = 0
+    outside: int = 0
     ratio: float | None = None
     case: Case | None = None
     evidence: Evidence | None = None
@@ -94,30 +122,41 @@ class _Run:
     def __init__(self, claim: Claim, subject: FunctionSubject, budget: Budget) -> None:
         self.claim, self.subject, self.budget = claim, subject, budget
         self.outcome = Outcome()
+        self.twin = TwinSubject(subject.profile, claim.twin, claim.gradient_twin)
         self.calls: list[dict[str, Any]] = []
 
     def look(self, dtype: str, seed: int, hint: Case | None) -> Outcome:
         given = self.claim.given
         assert given is not None
-        if hint is not None and (self._fails(hint.but(dtype=dtype, id="", sha256="")) or not self.budget.examples):
+        if hint is not None and (self._fails(fitted(hint.but(dtype=dtype, id="", sha256=""))) or not self.budget.examples):
             return self._settled()
-        first = next((c for c in showcases(given, self.claim.id, self.subject.profile, dtype) if self._fails(c)), None)
+        first = next((c for c in self._fixed(dtype) if self._fails(c)), None)
         if first is None:
-            self._shrunk_by_hypothesis(dtype, seed)
-        elif self.budget.shrink:
+            first = self._drawn(dtype, seed)
+        if first is not None and self.budget.shrink:
             self._fails(reduced(first, given, self.subject.profile, self._fails))  # the last failure noted is the smallest
         return self._settled()
+
+    def _fixed(self, dtype: str) -> list[Case]:
+        assert self.claim.given is not None
+        brief = self.budget.brief and not self._is_widest(dtype)
+        return showcases(self.claim.given, self.claim.id, self.subject.profile, dtype, brief=brief, grow=self.budget.grow)
+
+    def _is_widest(self, dtype: str) -> bool:
+        return dtype == self.claim.dtypes_of(self.subject.profile.get("dtypes", (dtype,)))[0]
 
     def _settled(self) -> Outcome:
         o = self.outcome
         if o.evidence is not None:
             o.verdict = Verdict.VIOLATED
         elif o.cases == 0:
-            o.verdict, o.reason = Verdict.NOT_APPLICABLE, o.refused or "no case applies"
+            o.verdict, o.reason = Verdict.NOT_APPLICABLE, o.refused or o.reason or "no case applies"
             if o.failing:
                 o.verdict, o.reason = Verdict.UNKNOWN, "every case raised an exception that depends on the values"
-        elif o.exposed == 0:
+        elif o.exposed == 0 and self.budget.examples:  # a case that is replayed was violated by someone: it has power
             o.verdict, o.reason = Verdict.UNKNOWN, "vacuous: no case could have exposed a wrong implementation"
+        else:
+            o.reason = None
         return o
 
     def _fails(self, case: Case) -> bool:
@@ -137,6 +176,10 @@ class _Run:
             except Refused as refused:
                 o.refused = str(refused)
                 return
+            except Inapplicable as outside:
+                o.outside += 1
+                o.reason = o.reason or f"no bound covers these cases: {outside}"
+                return
             except ValueFailure:
                 o.failing.append(case)
                 return
@@ -146,12 +189,12 @@ class _Run:
                     if isinstance(wrong, Violation)
                     else Violation(Evidence(str(wrong), got="another", expected="an output"))
                 )
-                o.cases, o.exposed = o.cases + 1, o.exposed + 1
+                o.cases, o.tried, o.exposed = o.cases + 1, o.tried + 1, o.exposed + 1
                 o.case, o.evidence, o.decided_by, o.ratio = case, found.evidence, found.decided_by, found.ratio
                 self.calls = list(self.subject.calls)
                 raise found from None
         o.cases += 1
-        o.exposed += book.exposed
+        self._try_the_twin(case, book)
         if o.evidence is None:
             o.decided_by = book.decided_by if o.decided_by == EXACT else o.decided_by
             if book.ratio is not None:
@@ -159,24 +202,55 @@ class _Run:
         if self.budget.target and book.ratio is not None and hypothesis.currently_in_test_context():
             hypothesis.target(book.ratio, label="error in units of the bound")
 
-    def _shrunk_by_hypothesis(self, dtype: str, seed: int) -> None:
-        assert self.claim.given is not None
-        strategy = self.claim.given.strategy(self.claim.id, self.subject.profile, dtype, self.budget.largest)
-        phases = {Phase.generate: True, Phase.target: self.budget.target, Phase.shrink: self.budget.shrink}
-        own = int.from_bytes(hashlib.sha256(f"{seed}/{self.claim.id}/{dtype}".encode()).digest()[:8], "big")
+    def _try_the_twin(self, case: Case, book: Ledger) -> None:
+        """Notes whether the claim rejects its twin on a case on which it held.
 
-        @hypothesis.seed(own)
+        A twin is ours: what it raises beside a violation is an error of attnspec. A claim of others that names none is
+        believed about its own power.
+        """
+        o = self.outcome
+        if self.budget.enough is not None and o.exposed >= self.budget.enough:
+            return
+        o.tried += 1
+        if self.claim.twin is None and self.claim.gradient_twin is None:
+            o.exposed += book.exposed
+            return
+        with suppress(Inapplicable):
+            try:
+                self.claim.body(self.twin, case)
+            except Violation:
+                o.exposed += 1
+
+    def _drawn(self, dtype: str, seed: int) -> Case | None:
+        """The first drawn case that fails, or None. Where Hypothesis draws, it also shrinks, and None is left to do."""
+        given, profile = self.claim.given, self.subject.profile
+        assert given is not None
+        wanted = self.budget.examples if self._is_widest(dtype) else self.budget.others
+        examples = wanted if given.draws is None else min(wanted, given.draws)
+        own = int.from_bytes(hashlib.sha256(f"{seed}/{self.claim.id}/{dtype}".encode()).digest()[:8], "big")
+        if not self.budget.target:
+            drawn = given.drawn(self.claim.id, profile, dtype, self.budget.largest, own)
+            return next((case for case in islice(drawn, examples) if self._fails(case)), None)
+        if examples:
+            self._climb(given.strategy(self.claim.id, profile, dtype, self.budget.largest), own, examples)
+        return None
+
+    def _climb(self, cases: SearchStrategy[Case], seed: int, examples: int) -> None:
+        """Hypothesis draws, climbs towards the largest errors in units of the bound, and shrinks."""
+        phases = [Phase.generate, Phase.target, *([Phase.shrink] if self.budget.shrink else [])]
+
+        @hypothesis.seed(seed)
         @hypothesis.settings(
-            max_examples=self.budget.examples,
+            max_examples=examples,
             database=None,
             deadline=None,
             print_blob=False,
             report_multiple_bugs=False,
             verbosity=Verbosity.quiet,
             suppress_health_check=list(HealthCheck),
-            phases=[p for p, wanted in phases.items() if wanted],
+            phases=phases,
         )
-        @hypothesis.given(strategy)
+        @hypothesis.given(cases)
         def attempt(case: Case) -> None:
             self.check(case)
 

@@ -22,9 +22,32 @@ ROLES: dict[str, tuple[str, ...]] = {
     "scale": ("scale", "sm_scale", "softmax_scale", "scaling"),
     "dropout": ("dropout_p", "dropout", "dropout_rate"),
     "enable_grouped": ("enable_gqa",),
-    "window": ("window", "window_size", "sliding_window"),
+    "window": ("window", "window_size", "sliding_window", "local_window_size"),
     "softcap": ("softcap", "soft_cap", "logit_softcap", "logits_soft_cap", "attn_logits_soft_cap"),
     "heads": ("num_heads", "n_heads", "n_head", "heads"),
+    "sinks": ("sinks", "sink", "s_aux", "attn_sink", "attention_sinks"),
+    "return_weights": (
+        "need_weights",
+        "return_weights",
+        "return_attention_weights",
+        "return_attn_weights",
+        "return_attention_scores",
+        "return_attn_probs",
+        "output_attentions",
+    ),
+    "return_lse": ("return_lse", "return_softmax_lse", "return_residual"),
+    "seed": ("seed", "dropout_seed"),
+    "rng": ("generator", "rng", "dropout_rng", "key"),
+    "training": ("training", "train"),
+    "inference": ("deterministic", "inference"),
+}
+PAIRS = ("local_window_size",)  # parameters that take (left, right) whatever their default
+OFF = {  # the values that switch a role off
+    "window": (None, -1, (-1, -1)),
+    "softcap": (None, 0, 0.0),
+    "dropout": (None, 0, 0.0),
+    "return_weights": (False, None),
+    "return_lse": (False, None),
 }
 
 
@@ -78,7 +101,9 @@ def _documented(function: Callable[..., Any]) -> list[inspect.Parameter]:
             f"{function!r} has no signature and no docstring that begins with one; wrap it in a function of q, k, v"
         )
     made: dict[str, Any] = {}
-    exec(compile(f"def signature({match['arguments']}): ...", "<docstring>", "exec"), {}, made)
+    # Annotations stay text: the words of a docstring need not be names that exist.
+    source = f"from __future__ import annotations\ndef signature({match['arguments']}): ..."
+    exec(compile(source, "<docstring>", "exec"), {}, made)
     return list(inspect.signature(made["signature"]).parameters.values())
 
 
@@ -90,7 +115,8 @@ def read(function: Callable[..., Any], name: str) -> Signature:
     everything = [p for p in parameters(function) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     roles: dict[str, str] = {}
     for role, known in ROLES.items():
-        chosen = [p for p in everything if p.name.lower() in known]
+        taken = roles.values()  # `key` is the keys, unless these have a parameter of their own
+        chosen = [p for p in everything if p.name.lower() in known and p.name not in taken]
         if chosen:
             roles[role] = chosen[0].name
     if not {"q", "k", "v"} <= set(roles):
@@ -119,8 +145,9 @@ def read(function: Callable[..., Any], name: str) -> Signature:
         by_name[p.name] for p in everything if p.kind is p.POSITIONAL_ONLY and by_name[p.name] not in positional
     )
     needed = tuple(by_name[p.name] for p in everything if p.default is p.empty)
-    off = {"window": (None, -1, (-1, -1)), "softcap": (None, 0, 0.0), "dropout": (None, 0, 0.0)}
-    active = tuple(r for p in everything if (r := by_name.get(p.name)) in off and p.default not in (*off[r], p.empty))
+    active = tuple(r for p in everything if (r := by_name.get(p.name)) in OFF and p.default not in (*OFF[r], p.empty))
     unread = tuple(p.name for p in everything if p.name not in by_name)
-    pairs = tuple(by_name[p.name] for p in everything if p.name in by_name and isinstance(p.default, tuple))
+    pairs = tuple(
+        by_name[p.name] for p in everything if p.name in by_name and (isinstance(p.default, tuple) or p.name in PAIRS)
+    )
     return Signature(roles, positional, needed, active, unread, pairs)

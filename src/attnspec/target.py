@@ -18,17 +18,19 @@ from types import ModuleType
 from typing import Any
 
 from attnspec.adapters import adapters
+from attnspec.contracts import CONTRACTS
 from attnspec.errors import UsageError, nearest
+from attnspec.properties.subject import DTYPES, PRECISION, PRECISIONS
 from attnspec.signature import ROLES, parameters
 
 DECLARATIONS: dict[str, tuple[str, ...] | type] = {
     "kind": ("attention", "layer", "encoder", "lm", "seq2seq", "recurrent"),
-    "arrays": ("torch", "numpy"),
+    "arrays": ("torch", "numpy", "jax", "mlx"),
     "layout": ("bhtd", "bthd", "btm", "btd", "td"),
-    "device": ("cpu",),
-    "contract": ("torch", "none"),
-    "dtypes": ("float64", "float32"),
-    "precision": ("wide",),
+    "device": ("cpu", "cuda", "meta"),
+    "contract": (*CONTRACTS, "none"),
+    "dtypes": DTYPES,
+    "precision": PRECISIONS,
     "polarity": ("attend", "masked"),
     "alignment": ("top-left", "bottom-right", "refused"),
     "empty_row": ("zero", "mean", "unmasked", "nan", "raises"),
@@ -36,16 +38,29 @@ DECLARATIONS: dict[str, tuple[str, ...] | type] = {
     "window": ("left", "both"),
     "mask": ("bool", "bias"),
     "grouped": bool,
+    "dropout": ("argument", "train", "none"),
     "deterministic": bool,
-    "gradients": bool,
+    "gradients": ("vjp", "none"),
     "vjp": str,
     "scale": float,
     "poison": ("huge", "nan"),
-    "backend": ("default", "flash", "math", "efficient", "cudnn"),
+    "form": ("exact", "approximate", "extra-keys"),
+    "backend": ("default", "flash", "math", "efficient", "cudnn", "xla", "reference", "onnxruntime"),
+    "compile": bool,
     "path": ("sdpa", "explicit", "flex"),
 }
 LISTS = ("dtypes", "mask")  # comma lists of the values above
-ALIASES = {"layout": {"bhld": "bhtd", "bnsh": "bhtd", "blhd": "bthd", "bshd": "bthd"}}
+BY_DTYPE = ("precision",)  # one value for all dtypes to which it can apply, or a comma list of DTYPE:VALUE
+ALIASES = {
+    "layout": {"bhld": "bhtd", "bnsh": "bhtd", "blhd": "bthd", "bshd": "bthd"},
+    "gradients": {"true": "vjp", "false": "none"},
+}
+
+UNDECLARABLE = {  # what one might look for among the keys, and what to do instead
+    "heads": "the number of heads varies from case to case; give the function a parameter num_heads, or wrap it",
+    "self_only": "an attention function takes queries, keys and values; this version audits no other",
+    "extra_keys": "declare form=extra-keys",
+}
 
 
 class Loaded:
@@ -58,12 +73,35 @@ class Loaded:
         declared: dict[str, Any],
         adapted: dict[str, Any],
         call: tuple[str, str],
+        vjp_function: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
         self.function = function
         self.declared = declared
         self.adapted = adapted
+        self.vjp_function = vjp_function or vjp_of(
+            function, declared | {k: v for k, v in adapted.items() if k not in declared}
+        )
         self.script = call  # import lines and the expression to call, for a stand-alone script
+
+
+def vjp_of(function: Callable[..., Any], declared: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """The declared gradient, `module:function` or `path/file.py::name`, else the attribute `vjp` of the function.
+
+    Errors: UsageError if it cannot be found or called.
+    """
+    if declared.get("gradients") == "none":
+        return None
+    found = getattr(function, "vjp", None)
+    if (name := declared.get("vjp")) is not None:
+        path, twice, attribute = name.partition("::")
+        module, _, inside = name.partition(":")
+        if not twice and not inside:
+            raise UsageError(f"vjp={name}: module:function or path/file.py::function")
+        found = _attribute(_from_file(Path(path)) if twice else _from_module(module, name), attribute or inside, name)
+        if not callable(found):
+            raise UsageError(f"vjp={name}: {type(found).__name__} is not callable; name a function of (q, k, v, cotangent)")
+    return found if callable(found) else None
 
 
 def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +109,8 @@ def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for key, value in options.items():
         name = key.replace("-", "_")
+        if name in UNDECLARABLE:
+            raise UsageError(f"option {key!r}: {UNDECLARABLE[name]}")
         if name not in DECLARATIONS:
             raise UsageError(f"option {key!r} is not known{nearest(name, DECLARATIONS)} Known: {', '.join(DECLARATIONS)}")
         rule = DECLARATIONS[name]
@@ -79,9 +119,12 @@ def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(name: str, value: Any, rule: tuple[str, ...] | type) -> Any:
+    if name in BY_DTYPE and isinstance(rule, tuple):
+        return _by_dtype(name, value, rule)
     if isinstance(rule, tuple):
         words = value if isinstance(value, (list, tuple)) else str(value).split(",") if name in LISTS else [value]
-        words = [ALIASES.get(name, {}).get(str(w), str(w)) for w in words]
+        words = [str(w).lower() if isinstance(w, bool) else str(w) for w in words]
+        words = [ALIASES.get(name, {}).get(w, w) for w in words]
         if wrong := [w for w in words if w not in rule]:
             raise UsageError(f"{name}={wrong[0]}: one of {', '.join(rule)}{nearest(wrong[0], rule)}")
         return tuple(words) if name in LISTS else words[0]
@@ -94,6 +137,28 @@ def _parse(name: str, value: Any, rule: tuple[str, ...] | type) -> Any:
         return rule(value)
     except (TypeError, ValueError):
         raise UsageError(f"{name}={value}: a value of type {rule.__name__} is expected") from None
+
+
+def _by_dtype(name: str, value: Any, rule: tuple[str, ...]) -> dict[str, str]:
+    """`fused`, `float16:fused,bfloat16:stored` or a mapping, as dtype -> value, checked.
+
+    A value alone is for the dtypes of 16 bit, except that `wide` is for all.
+    """
+    pairs = [f"{k}:{v}" for k, v in value.items()] if isinstance(value, Mapping) else str(value).split(",")
+    found: dict[str, str] = {}
+    for pair in pairs:
+        dtype, colon, chosen = pair.partition(":")
+        if not colon:
+            dtype, chosen = "", pair
+        if chosen not in rule:
+            raise UsageError(f"{name}={pair}: one of {', '.join(rule)}{nearest(chosen, rule)}")
+        if colon and dtype not in PRECISION:
+            raise UsageError(f"{name}={pair}: a dtype is one of {', '.join(PRECISION)}{nearest(dtype, PRECISION)}")
+        for one in [dtype] if colon else [d for d in PRECISION if chosen == "wide" or PRECISION[d] != "wide"]:
+            if chosen != "wide" and PRECISION[one] == "wide":
+                raise UsageError(f"{name}={pair}: {one} is computed in {one}, its class is wide")
+            found[one] = chosen
+    return PRECISION | found
 
 
 def load(target: str, options: Mapping[str, Any]) -> Loaded:
@@ -167,7 +232,7 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
 
 
 def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
-    for option in ("backend", "path"):
+    for option in ("backend", "path", "compile"):
         if option in declared and option not in own:
             raise UsageError(f"{option}={declared[option]}: {target} has no {option}s to select; drop the option")
 

@@ -2,6 +2,8 @@
 
 The worker is forked. It imports the target, and so whatever heavy library the target needs; if it dies, this process imports
 that library once before it forks the next worker, so that a subject that keeps crashing does not pay for it again and again.
+That serves torch alone: a process that has imported a library with threads of its own, such as JAX, must not be forked. Where
+this process has imported one, for its own sake, the worker is spawned instead.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import cached_property
-from typing import Any, Self
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
+from typing import Any, Self, TypeVar
 
 import pebble
 
 from attnspec.auditor import Unit, _named, run_unit
-from attnspec.conventions import subject_of
+from attnspec.conventions import subject_of, subject_under
 from attnspec.errors import CannotRun
 from attnspec.function import FunctionSubject
 from attnspec.properties.claim import claims
@@ -26,8 +31,13 @@ from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Record
 from attnspec.target import Loaded, load
 
+R = TypeVar("R")
 HEAVY = ("torch",)
-_here: dict[str, tuple[Loaded, FunctionSubject]] = {}  # in a worker: the target that it has loaded
+THREADED = ("jax", "mlx", "onnxruntime", "tensorflow")  # locks of their threads stay locked in a forked child
+COMPILING = ("jax",)  # libraries that compile anew for every shape
+PATIENCE = 10  # how many times longer they may take, and loading any target, where nobody has said how long is too long
+_targets: dict[str, Loaded] = {}  # in a worker: the target that it has loaded
+_subjects: dict[str, FunctionSubject] = {}  # and its subject
 
 
 class InProcess:
@@ -53,12 +63,21 @@ class InProcess:
     def run(self, unit: Unit) -> Record:
         return run_unit(unit, self._loaded, self._subject)
 
+    def do(self, work: Callable[..., R], *arguments: Any) -> R:
+        """What `work(loaded, subject, *arguments)` returns."""
+        return work(self._loaded, self._subject, *arguments)
+
 
 class Worker:
-    """Runs units in a forked process that is replaced when it dies or exceeds `seconds` for one unit."""
+    """Runs units in a process of its own that is replaced when it dies or exceeds `seconds` for one unit.
 
-    def __init__(self, target: str, options: Mapping[str, Any], seconds: float) -> None:
-        self._target, self._options, self._seconds = target, dict(options), seconds
+    A `patient` one gives more time to what is known to be slow without being stuck.
+    """
+
+    def __init__(self, target: str, options: Mapping[str, Any], seconds: float, *, patient: bool = False) -> None:
+        self._target, self._options = target, dict(options)
+        self._usual, self._patience = seconds, PATIENCE if patient else 1
+        self._seconds = seconds * self._patience
         self._pool = _pool()
         self._profile: Profile | None = None
         self._heavy: list[str] = []
@@ -67,6 +86,10 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the process; whatever it was asked is LostError."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
@@ -74,18 +97,33 @@ class Worker:
         """The subject's profile. Errors: UsageError; CannotRun, also if loading crashes or hangs."""
         try:
             self._profile, self._heavy = self._do(_prepare, self._target, self._options)
-        except _LostError as lost:
+        except LostError as lost:
             raise CannotRun(f"{self._target}: loading and probing the target {lost}") from None
+        self.adopt(self._profile)
         return self._profile
+
+    def warm_up(self) -> None:
+        """Begins to load the target, and does not wait. What goes wrong shows when the subject is first needed."""
+        self._pool.schedule(_load, args=(self._target, self._options), timeout=self._seconds)
+
+    def adopt(self, profile: Profile) -> None:
+        """Takes over the profile that another worker found: it is one target, and probing takes time."""
+        self._profile = profile
+        self._seconds = self._usual * (self._patience if profile["arrays"] in COMPILING else 1)
 
     def run(self, unit: Unit) -> Record:
         try:
-            record = self._do(_run, unit)
+            record = self._do(_run, unit, self._profile)
             assert isinstance(record, Record)
             return record
-        except _LostError as lost:
+        except LostError as lost:
             assert self._profile is not None
             return Record.unknown(str(lost), **_named(unit, claims()[unit.claim], self._profile))
+
+    def do(self, work: Callable[..., R], *arguments: Any) -> R:
+        """What `work(loaded, subject, *arguments)` returns in the worker. Errors: LostError."""
+        result: R = self._do(_work, self._target, self._options, self._profile, work, arguments)
+        return result
 
     def _do(self, function: Any, *arguments: Any) -> Any:
         future = self._pool.schedule(function, args=arguments, timeout=self._seconds)
@@ -93,12 +131,12 @@ class Worker:
             return future.result()
         except TimeoutError:
             self._revive()
-            raise _LostError(f"hung: no answer within {self._seconds:g} s (--timeout); the worker was stopped") from None
+            raise LostError(f"hung: no answer within {self._seconds:g} s (--timeout); the worker was stopped") from None
         except pebble.ProcessExpired as died:
             self._revive()
-            raise _LostError(f"crashed: the worker died {_cause(died.exitcode)}") from None
+            raise LostError(f"crashed: the worker died {_cause(died.exitcode)}") from None
         except CancelledError:
-            raise _LostError("was cancelled") from None
+            raise LostError("was cancelled") from None
 
     def _revive(self) -> None:
         """Imports here what the dead worker had imported: the next one starts with it."""
@@ -106,7 +144,7 @@ class Worker:
             importlib.import_module(name)
 
 
-class _LostError(Exception):
+class LostError(Exception):
     """The worker gave no answer."""
 
 
@@ -119,31 +157,68 @@ def _cause(code: int) -> str:
         return f"with exit code {code}"
 
 
+class _Spawned(SpawnProcess):
+    """A spawned process that does not run the caller's main module again: a worker needs nothing from there."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing calls
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Spawning(SpawnContext):
+    Process = _Spawned
+
+
 def _pool() -> pebble.ProcessPool:
-    return pebble.ProcessPool(max_workers=1, context=multiprocessing.get_context("fork"), initializer=_quiet)
+    spawns = any(name in sys.modules for name in THREADED)
+    context: Any = _Spawning() if spawns else multiprocessing.get_context("fork")
+    return pebble.ProcessPool(max_workers=1, context=context, initializer=_begin, initargs=(sys.path[:],))
 
 
-def _quiet() -> None:
+def _begin(path: list[str]) -> None:
     """In the worker: what a target prints must not mix with the report."""
+    sys.path[:] = path
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
 
 
-def _loaded(target: str, options: Mapping[str, Any]) -> tuple[Loaded, FunctionSubject]:
+def _load(target: str, options: Mapping[str, Any]) -> None:
+    """Loads the target and does not probe it; if that fails, it fails again when the subject is needed."""
+    with suppress(Exception):
+        _target(target, options)
+
+
+def _target(target: str, options: Mapping[str, Any]) -> Loaded:
     key = f"{target} {sorted(options.items())}"
-    if key not in _here:
-        loaded = load(target, options)
-        _here[key] = loaded, subject_of(loaded)
-    return _here[key]
+    if key not in _targets:
+        _targets[key] = load(target, options)
+    return _targets[key]
+
+
+def _loaded(target: str, options: Mapping[str, Any], profile: Profile | None) -> tuple[Loaded, FunctionSubject]:
+    key = f"{target} {sorted(options.items())}"
+    loaded = _target(target, options)
+    if key not in _subjects:
+        _subjects[key] = subject_of(loaded) if profile is None else subject_under(loaded, profile)
+    return loaded, _subjects[key]
 
 
 def _prepare(target: str, options: Mapping[str, Any]) -> tuple[Profile, list[str]]:
-    _, subject = _loaded(target, options)
+    _, subject = _loaded(target, options, None)
     return subject.profile, [name for name in HEAVY if name in sys.modules]
 
 
-def _run(unit: Unit) -> Record:
-    loaded, subject = _loaded(unit.target, unit.options)
-    return run_unit(unit, loaded, subject)
+def _work(
+    target: str, options: Mapping[str, Any], profile: Profile | None, work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Any:
+    return work(*_loaded(target, options, profile), *arguments)
+
+
+def _run(unit: Unit, profile: Profile | None) -> Record:
+    return run_unit(unit, *_loaded(unit.target, unit.options, profile))

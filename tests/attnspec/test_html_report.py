@@ -39,6 +39,7 @@ def test_the_page_is_one_file_with_everything(reports: list[Report], tmp_path: P
     assert "torch:scaled_dot_product_attention -o backend=math" in page
     assert "mask.causal" in page
     assert "FAIL" in page
+    assert "Fails too  for other seeds" in page
     assert not [word for word in ("http://", "src=", "<script") if word in page]  # nothing is fetched, nothing runs
     assert (tmp_path / "results.ndjson").read_text().count("attnspec-run/1") == 4
 

@@ -213,7 +213,7 @@ def test_a_factory_is_called_once_and_its_script_calls_it_too(file: Path) -> Non
         ("promising", "empty_row", "zero", "contract"),
         ("declaring", "grouped", False, "declared"),
         ("declaring", "deterministic", True, "inferred"),
-        ("declaring", "precision", "wide", "default"),
+        ("declaring", "poison", "huge", "default"),
     ],
 )
 def test_conventions_with_their_origin(file: Path, name: str, convention: str, value: object, origin: str) -> None:
@@ -247,7 +247,7 @@ def test_features_say_why_they_are_not_offered(file: Path, name: str, feature: s
 def test_the_profile_prints_conventions_origins_and_refusals(file: Path) -> None:
     lines = [" ".join(line.split()) for line in profile_lines(subject(file, "in_torch").profile)]
     assert "polarity attend inferred" in lines
-    assert "precision wide default" in lines
+    assert "precision float64:wide,float32:wide,bfloat16:stored-blocks,float16:stored-blocks default" in lines
     assert any(line.startswith("grouped refuses: RuntimeError:") for line in lines)
 
 

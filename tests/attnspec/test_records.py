@@ -17,8 +17,8 @@ from attnspec.properties.verdict import Evidence, Record, Verdict, exit_code, fa
 V, U, H, N = Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.HOLDS, Verdict.NOT_APPLICABLE
 FIELDS = """
     format spec target options claim level dtype device profile seed verdict reason decided_by cases exposed ratio
-    ratio_limit equivalent_precision case evidence implied_by causes exception seconds versions
-"""  # engine.md 10, in its order
+    ratio_limit equivalent_precision fits case evidence implied_by causes depends exception seconds versions
+"""  # docs/verdicts.md, in its order
 
 
 def record(verdict: Verdict, **fields: Any) -> Record:

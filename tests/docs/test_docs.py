@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 import attnspec
 from attnspec import adapters as adapter_list
-from attnspec import causes, cli, conventions, search, target
+from attnspec import causes, cli, contracts, search, target
 from attnspec.function import INTERNAL
 from attnspec.properties import case, claim, compare, mutants, subject, verdict
 from attnspec.properties.strategies import STORAGES
@@ -168,29 +168,21 @@ def test_aliases() -> None:
     assert said == target.ALIASES
 
 
-def test_reserved_keys_change_nothing() -> None:
-    def attention(q: Any, k: Any, v: Any) -> Any:
-        return q * 0 + v.mean(-2, keepdims=True)
-
-    def profile(**options: Any) -> Any:
-        return conventions.subject_of(target.wrap(attention, {"arrays": "numpy"} | options)).profile
-
-    plain = profile()
-    reserved = {quoted(key)[0] for key, _, meaning in table("conventions.md", "declarations") if "not used yet" in meaning}
-    assert reserved == {"vjp", "scale", "poison"}
-    for key, value in {"vjp": "module:function", "scale": "0.5", "poison": "nan"}.items():
-        declared = profile(**{key: value})
-        assert declared.settings.pop(key).origin == "declared"
-        assert declared == plain
+def test_no_key_is_accepted_without_effect() -> None:
+    assert not [key for key, _, meaning in table("conventions.md", "declarations") if "not used yet" in meaning]
 
 
 def test_origins_contract_and_features() -> None:
     assert [quoted(line)[0] for line in page("conventions.md").splitlines() if line.startswith("| `")][:5] == list(
         get_args(subject.Origin)
     )
-    rows = {quoted(k)[0]: quoted(v) for k, v in table("conventions.md", "torch contract")}
-    assert rows == {k: list(v) if isinstance(v, tuple) else [v] for k, v in conventions.TORCH_CONTRACT.items()}
-    assert list(conventions.CONTRACTS) == ["torch"]
+    rows = {quoted(k)[0]: (said, promised.split()) for k, said, promised in table("conventions.md", "contracts")}
+    assert list(rows) == list(contracts.CONTRACTS)
+    for name, (said, promised) in rows.items():
+        values = {k: ",".join(v) if isinstance(v, tuple) else v for k, v in contracts.CONTRACTS[name].items()}
+        assert promised == [f"{k}={v}" for k, v in values.items()]
+        known = contracts.RECOGNISED.get(name, contracts.Names(()))
+        assert quoted(said) == [*known.all, *known.one]
     assert {quoted(k)[0]: text for k, text in table("conventions.md", "features")} == subject.FEATURES
 
 
@@ -305,7 +297,7 @@ def test_records() -> None:
 
 def test_causes() -> None:
     assert tuple(quoted(marked("verdicts.md", "list: directness"))) == causes.DIRECTNESS
-    assert inspect.signature(causes.likely_causes).parameters["most"].default == 2
+    assert (causes.MOST, terminal.CAUSES) == (12, 3)
     assert {"quick", "ci", "deep", "replay"} <= set(search.BUDGETS)
 
 

@@ -31,6 +31,10 @@ def test_kill_matrix_page(generate: ModuleType) -> None:
     assert (ROOT / "docs" / "kill-matrix.md").read_text() == generate.matrix_page()
 
 
+def test_known_subjects_page(generate: ModuleType) -> None:
+    assert (ROOT / "docs" / "known-subjects.md").read_text() == generate.subjects_page()
+
+
 def test_readme_shows_what_the_tool_prints(generate: ModuleType) -> None:
     assert (ROOT / "README.md").read_text() == generate.readme_page()
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from attnspec.properties.bounds import NORMALISER, ORACLE, forward, preconditions, wide
+from attnspec.properties.bounds import NORMALISER, forward
 from attnspec.properties.bounds_backward import backward, summed
+from attnspec.properties.bounds_classes import CLASSES, ORACLE, precision, wide
+from attnspec.properties.bounds_preconditions import preconditions
 
 torch.set_num_threads(1)
 
@@ -92,8 +94,47 @@ def test_preconditions_name_the_rule_that_fails() -> None:
 
 
 def test_only_the_declared_classes_exist() -> None:
-    with pytest.raises(ValueError, match="dtype='float16'"):
-        wide("float16")
+    for kind, dtype in (("wide", "float16"), ("fused", "float32"), ("stored", "float64"), ("half", "bfloat16")):
+        with pytest.raises(ValueError, match=f"precision='{kind}' in '{dtype}'"):
+            precision(kind, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_class_that_rounds_more_allows_more(dtype: str) -> None:
+    q, k, v, _ = arrays()
+    errors = [forward(q, k, v, visible=ALL, precision=precision(kind, dtype)).error for kind in CLASSES]
+    assert (errors[0] < errors[1]).all()
+    assert (errors[1] < errors[2]).all()
+
+
+def test_what_is_hidden_may_overflow_too_unless_it_is_not_finite() -> None:
+    q, k, v, cotangent = arrays()
+    hidden = np.broadcast_to(KEYS > 0, ALL.shape)
+    for size, reason in ((1e4, "P3"), (np.inf, "None"), (np.nan, "None")):
+        planted = v.copy()
+        planted[:, :, 0] = size
+        given = {"visible": hidden, "precision": precision("fused", "float16"), "cotangent": cotangent}
+        assert str(preconditions(q, k, planted, **given)).startswith(reason)
+    planted = k.copy()
+    planted[:, :, 0] = 6e4
+    assert str(preconditions(q, planted, v, visible=hidden, precision=precision("stored", "float16"))).startswith("P1")
+
+
+def test_the_format_of_scores_and_sums_decides_what_overflows() -> None:
+    q, k, v, cotangent = arrays(100.0)
+    size = float(np.abs(q).max() * np.abs(k).max())
+
+    def failing(kind: str, **changes: np.ndarray) -> str:
+        given = {"q": q, "k": k, "v": v, "cotangent": cotangent} | changes
+        return str(preconditions(**given, visible=ALL, precision=precision(kind, "float16")))[:2]
+
+    assert failing("fused") == "No"  # None: scores are held in float32
+    assert size > 32752
+    assert failing("stored") == failing("stored-blocks") == "P1"
+    small, large = {"q": q / 100, "cotangent": 1e-3 * cotangent}, 7e3 * np.ones_like(v)
+    assert failing("stored", v=large, **small) == "No"
+    assert failing("stored-blocks", v=large, **small) == "P2"  # running sums are held in float16
+    assert failing("fused", v=large) == "P3"
 
 
 def test_errors_of_a_broadcast_gradient_add_up() -> None:

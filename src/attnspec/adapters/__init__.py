@@ -12,27 +12,51 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from attnspec.errors import UsageError
 from attnspec.properties.subject import FloatArray
 
 Array = Any  # an array of whatever library; strict typing ends where other people's objects begin
 
 
+class Recorded(NamedTuple):
+    """A call with gradients: what it returned, and the map from a cotangent of its output to one gradient an input.
+
+    `pull(cotangent)` gives the gradients of sum(output * cotangent), None where the output does not depend on an input; the
+    cotangent is an array of the library in the dtype of the inputs.
+    """
+
+    returned: Any
+    pull: Callable[[Array], list[Array | None]]
+
+
 class Arrays(Protocol):
-    """How one array library is spoken to."""
+    """How one array library is spoken to.
+
+    `dtypes` are the dtypes that it has, whatever a function makes of them; `device` is where its arrays lie; `storages` are
+    the ways of storing an array that mean something to it: `make` takes every storage, and stores plainly what is not among
+    them.
+    """
 
     name: str
     dtypes: tuple[str, ...]
+    device: str
+    storages: tuple[str, ...]
 
     def make(self, x: npt.NDArray[Any], dtype: str, storage: str = "plain", *, gradient: bool = False) -> Array:
-        """The library's array of dtype (`bool` for masks) that holds x, stored as asked."""
+        """The library's array of dtype (`bool` for masks) that holds x exactly, stored as asked.
+
+        `gradient` asks for an array that a library which records calls (torch) takes gradients for.
+        """
         ...
 
-    def widen(self, x: Array) -> FloatArray: ...
+    def widen(self, x: Array) -> FloatArray:
+        """The same values in float64: exact, whatever the dtype."""
+        ...
 
     def owns(self, x: object) -> bool: ...
 
@@ -40,12 +64,22 @@ class Arrays(Protocol):
 
     def shares_memory(self, x: Array, y: Array) -> bool: ...
 
-    def vjp(self, out: Array, inputs: Sequence[Array], cotangent: Array) -> list[Array | None]:
-        """Gradients of sum(out * cotangent) for each input, None where the output does not depend on it."""
+    def recorded(self, call: Callable[..., Any], inputs: Sequence[Array], output: Callable[[Any], Array]) -> Recorded:
+        """Runs `call(*inputs)` so that gradients can be taken of `output(returned)` for each input.
+
+        The inputs were made with `gradient=True`. What `call` raises passes through; `output` picks the array among what the
+        call returned, and may return anything else unchanged: then only `pull` fails.
+
+        Errors: NotImplementedError where the library does not differentiate.
+        """
         ...
 
     def literal(self, x: npt.NDArray[Any], dtype: str) -> str:
-        """Source text that makes this array, for a stand-alone script."""
+        """Source text that makes this array, for a stand-alone script that begins with `imports(dtype)`."""
+        ...
+
+    def imports(self, dtype: str) -> str:
+        """Import lines beside `import numpy as np` that a script needs."""
         ...
 
     def versions(self) -> dict[str, str]: ...
@@ -55,12 +89,13 @@ class Arrays(Protocol):
 class Adapter:
     """What a library's file exports as ADAPTER.
 
-    `targets` maps each name after the prefix to a one-line description; `load(name, options)` returns the object and what is
-    declared of it; `owned` maps an object of the library to the target name that stands for it.
+    `arrays(device)` speaks to its arrays on a device; `targets` maps each name after the prefix to a one-line description;
+    `load(name, options)` returns the object and what is declared of it; `owned` maps an object of the library to the target
+    name that stands for it.
     """
 
     name: str
-    arrays: Callable[[], Arrays] | None = None
+    arrays: Callable[..., Arrays] | None = None
     targets: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     load: Callable[[str, Mapping[str, Any]], tuple[Callable[..., Any], dict[str, Any]]] | None = None
@@ -76,12 +111,18 @@ def adapters() -> dict[str, Adapter]:
     return found
 
 
+STORAGES = ("plain", "strided", "offset", "transposed", "expanded", "poisoned")
+
+
 def stored(x: Array, storage: str, filled: Callable[[tuple[int, ...], float], Array]) -> Array:
     """The array x as a view of a larger buffer, or as it is (engine 1).
 
     `filled(shape, value)` makes a buffer of the library. Storage: `strided` takes every second element of the last axis,
     `offset` starts behind other content, `transposed` swaps the last two axes in memory, `poisoned` surrounds with NaN.
+    `expanded`, which each library has a word of its own for, is left to the caller.
     """
+    if storage == "plain":
+        return x
     *lead, rows, columns = x.shape
     match storage:
         case "strided":
@@ -96,6 +137,26 @@ def stored(x: Array, storage: str, filled: Callable[[tuple[int, ...], float], Ar
             return x
     view[...] = x
     return view
+
+
+def repeats(x: npt.NDArray[Any]) -> bool:
+    """Whether x is the same all along its first axis, so that storing it once and expanding it keeps its values.
+
+    The first axis is the batch in every layout that has one. Where content planted in one batch row makes the rows differ,
+    the array is stored plainly: values come before storage.
+    """
+    return x.ndim > 0 and x.shape[0] > 0 and np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=x.dtype.kind == "f")
+
+
+def needed(module: str, target: str) -> Any:
+    """The module, imported. Errors: UsageError with what to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise UsageError(f"{target}: {package} is not installed; `pip install {package}`") from None
 
 
 def nested(x: npt.NDArray[Any]) -> str:

@@ -32,12 +32,14 @@ CONVENTIONS = {
     "window": "left",
     "grouped": True,
     "mask": ("bool", "bias"),
+    "group_order": "repeated",
 }
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     del options
-    return load(name), dict(CONVENTIONS)
+    function = load(name)
+    return function, CONVENTIONS | getattr(function, "__attnspec__", {})
 
 
 def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:

@@ -8,32 +8,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attnspec.adapters import Adapter, Array, aligned, nested, stored
-from attnspec.properties.subject import FloatArray
+from attnspec.adapters import STORAGES, Adapter, Array, Recorded, nested, repeats, stored
+from attnspec.errors import UsageError
+from attnspec.properties.subject import DTYPES, FloatArray
 
 SDPA = "scaled_dot_product_attention"
 BACKENDS = ("default", "flash", "math", "efficient", "cudnn")
 
 
 class TorchArrays:
-    """CPU tensors of PyTorch; gradients by autograd."""
+    """Tensors of PyTorch on one device; gradients by autograd."""
 
     name: str = "torch"
-    dtypes: tuple[str, ...] = ("float64", "float32")
+    dtypes: tuple[str, ...] = DTYPES
+    storages: tuple[str, ...] = STORAGES
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         import torch
 
         torch.set_num_threads(1)  # one thread a worker: sums in one order, and no fight for cores
         self._torch = torch
+        self.device = _checked(device, torch)
 
     def make(self, x: npt.NDArray[Any], dtype: str, storage: str = "plain", *, gradient: bool = False) -> Array:
         torch = self._torch
-        # NumPy narrows exactly here: the values of a case are exact in `dtype`.
-        narrow = x.astype("bool" if dtype == "bool" else dtype, copy=False)
-        tensor = torch.from_numpy(aligned(narrow)).clone()  # memory of torch's own, aligned as its kernels expect
-        if storage != "plain":
-            tensor = stored(tensor, storage, lambda shape, value: torch.full(shape, value, dtype=tensor.dtype))
+        once = storage == "expanded" and repeats(x)
+        # torch copies and narrows, into memory of its own that is aligned as its kernels expect; NumPy has no bfloat16. The
+        # narrowing is exact, as the values of a case are exact in `dtype`.
+        plain = torch.from_numpy(np.array(x[:1] if once else x, order="C"))
+        tensor = plain.to(self.device, getattr(torch, dtype), copy=True)
+        if once:
+            tensor = tensor.expand(x.shape)
+        elif storage != "plain":
+            tensor = stored(
+                tensor, storage, lambda shape, value: torch.full(shape, value, dtype=tensor.dtype, device=self.device)
+            )
         return tensor.requires_grad_() if gradient else tensor
 
     def widen(self, x: Array) -> FloatArray:
@@ -48,17 +57,37 @@ class TorchArrays:
     def shares_memory(self, x: Array, y: Array) -> bool:
         return bool(x.numel() and y.numel() and x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
 
-    def vjp(self, out: Array, inputs: Sequence[Array], cotangent: Array) -> list[Array | None]:
-        if not out.requires_grad:
-            return [None for _ in inputs]
-        return list(self._torch.autograd.grad(out, list(inputs), cotangent.to(out.dtype), allow_unused=True))
+    def recorded(self, call: Callable[..., Any], inputs: Sequence[Array], output: Callable[[Any], Array]) -> Recorded:
+        returned = call(*inputs)
+
+        def pull(cotangent: Array) -> list[Array | None]:
+            out = output(returned)
+            if not out.requires_grad:
+                return [None for _ in inputs]
+            return list(self._torch.autograd.grad(out, list(inputs), cotangent.to(out.dtype), allow_unused=True))
+
+        return Recorded(returned, pull)
 
     def literal(self, x: npt.NDArray[Any], dtype: str) -> str:
         shaped = "" if x.size else f".reshape({x.shape})"  # a list without numbers does not tell its shape
-        return f"torch.tensor({nested(x)}, dtype=torch.{dtype}){shaped}"
+        placed = "" if self.device == "cpu" else f', device="{self.device}"'
+        return f"torch.tensor({nested(x)}, dtype=torch.{dtype}{placed}){shaped}"
+
+    def imports(self, dtype: str) -> str:
+        del dtype
+        return "import torch"
 
     def versions(self) -> dict[str, str]:
         return {"torch": str(self._torch.__version__)}
+
+
+def _checked(device: str, torch: Any) -> str:
+    """The device if its tensors hold numbers here. Errors: UsageError with the reason."""
+    if device == "meta":
+        raise UsageError("device=meta: a meta tensor has a shape and no numbers, so nothing can be checked; drop the option")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device={device}: this PyTorch ({torch.__version__}) finds no GPU here; drop the option")
+    return device
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -67,6 +96,8 @@ def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], di
 
     function = getattr(torch.nn.functional, name)
     backend = options.get("backend", "default")
+    if backend not in BACKENDS:
+        raise UsageError(f"backend={backend}: torch:{name} has {', '.join(BACKENDS)}")
     declared = {"contract": "torch", "arrays": "torch"}
     if backend == "default":
         return function, declared

@@ -12,12 +12,20 @@ from attnspec.properties.claim import Claim
 from attnspec.properties.verdict import Evidence
 from attnspec.target import Loaded
 
-# The view of a larger buffer that each storage is (engine 1), in words that NumPy and torch share.
+# The view of a larger buffer that each storage is (engine 1), in words that NumPy and torch share; other libraries have none.
 VIEWS = {
     "strided": "{0}.zeros((*x.shape[:-1], 2 * x.shape[-1]), dtype=x.dtype)[..., ::2]",
     "offset": "{0}.zeros((*x.shape[:-2], x.shape[-2] + 1, x.shape[-1]), dtype=x.dtype)[..., 1:, :]",
     "transposed": "{0}.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), dtype=x.dtype).swapaxes(-1, -2)",
+    "expanded": "{0}.broadcast_to(x[:1], x.shape)",
     "poisoned": "{0}.full((*x.shape[:-2], x.shape[-2] + 2, x.shape[-1] + 2), np.nan, dtype=x.dtype)[..., 1:-1, 1:-1]",
+}
+
+GENERATORS = {"torch": "torch.Generator().manual_seed({0})", "jax": "jax.random.key({0})"}
+PULLED = {
+    "torch": "torch.autograd.grad({out}, (q, k, v), weight, allow_unused=True)",
+    "jax": "jax.vjp(lambda q, k, v: {call}, q, k, v)[1](weight)",
+    "mlx": "mx.vjp(lambda q, k, v: {call}, [q, k, v], [weight])[1]",
 }
 
 
@@ -27,10 +35,10 @@ def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, e
         f"# {claim.id}: {claim.statement}",
         f"# Case {case.id} on {loaded.name}, {case.dtype}.",
         "import numpy as np",
-        *(["import torch"] if subject.arrays.name == "torch" else []),
+        *subject.arrays.imports(case.dtype).splitlines(),
         loaded.script[0],
         "",
-        *_stored(case.storage, "torch" if subject.arrays.name == "torch" else "np"),
+        *_stored(case.storage, subject),
     ]
     defined: dict[str, str] = {}
     for number, call in enumerate(subject.calls[-2:], start=1):
@@ -44,21 +52,25 @@ def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, e
     return "\n".join(lines) + "\n"
 
 
-def _stored(storage: str, library: str) -> list[str]:
-    if storage not in VIEWS:
+def _stored(storage: str, subject: FunctionSubject) -> list[str]:
+    """A function that stores an array as the case says, where the library has that storage."""
+    if storage not in VIEWS or storage not in subject.arrays.storages:
         return []
-    view = VIEWS[storage].format(library)
+    view = VIEWS[storage].format("torch" if subject.arrays.name == "torch" else "np")
+    if storage == "expanded":
+        return ["def stored(x):", f"    return {view}  # one batch row, seen from every other", "", ""]
     return ["def stored(x):", f"    view = {view}  # {storage}", "    view[...] = x", "    return view", "", ""]
 
 
 def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expression: str, defined: dict[str, str]) -> list[str]:
     """One call: definitions of the arrays that changed since the last one, the call, and its output printed."""
     dtype, cotangent = call["dtype"], call.get("cotangent")
-    asked = {n: call.get(n) for n in ("mask", "bias", "causal", "scale", "window", "softcap")}
+    asked = {n: call.get(n) for n in ("mask", "bias", "causal", "scale", "window", "softcap", "sinks", "dropout", "seed")}
+    library = subject.arrays.name
     inputs: dict[str, Any] = {n: subject.laid_out(call[n]) for n in "qkv"}
     options = subject.options(asked, call["q"], call["k"], dtype)
     for role, value in options.items():
-        if subject.arrays.owns(value):
+        if subject.arrays.owns(value) and role != "rng":
             boolean = subject.arrays.dtype_of(value) == "bool"
             options[role] = subject.arrays.widen(value).astype(bool if boolean else float)
     lines = []
@@ -66,13 +78,20 @@ def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expressio
         if isinstance(value, np.ndarray):
             text = subject.arrays.literal(value, "bool" if value.dtype == bool else dtype)
             if role in inputs:
-                text = f"stored({text})" if call.get("storage", "plain") != "plain" else text
-                text += ".requires_grad_()" if cotangent is not None else ""
+                storage = call.get("storage", "plain")
+                text = f"stored({text})" if storage in VIEWS and storage in subject.arrays.storages else text
+                text += ".requires_grad_()" if cotangent is not None and library == "torch" else ""
             if defined.get(role) != text:
                 lines.append(f"{role} = {text}")
                 defined[role] = text
     positional, named = subject.arguments(inputs, options)
     names = {id(v): n for n, v in {**inputs, **options}.items() if isinstance(v, np.ndarray)}
+
+    if "rng" in options:
+        names[id(options["rng"])] = GENERATORS.get(library, "np.random.default_rng({0})").format(call.get("seed", 0))
+    elif call.get("dropout"):
+        lines.append(f"np.random.seed({call.get('seed', 0)})")
+        lines += [f"torch.manual_seed({call.get('seed', 0)})"] if library == "torch" else []
 
     def shown(value: Any) -> str:
         return names.get(id(value), repr(value))
@@ -81,5 +100,7 @@ def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expressio
     lines += [f"out{number} = {expression}({inside})", f"print(out{number})"]
     if cotangent is not None:
         lines.append(f"weight = {subject.arrays.literal(subject.laid_out(cotangent), dtype)}")
-        lines.append(f"print(torch.autograd.grad(out{number}, (q, k, v), weight, allow_unused=True))  # for q, k, v")
+        pulled = PULLED.get(library)
+        called = {"out": f"out{number}", "call": f"{expression}({inside})"}
+        lines.append(f"print({pulled.format(**called)})  # for q, k, v" if pulled else "# the gradients are those of `vjp`")
     return lines

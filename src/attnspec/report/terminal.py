@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from attnspec.auditor import Report
 
 INLINE = 64  # numbers of an array that are printed; a larger one is in the script
+CAUSES = 3  # of the planted defects that fit equally well
+WIDTH = 110  # of lines that are filled with words
+BITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
 FAIL = {"must": "FAIL", "should": "WARN", "may": "NOTE"}
 SHOWN = {Verdict.HOLDS: "OK", Verdict.UNKNOWN: "????", Verdict.NOT_APPLICABLE: "N/A"}
 
@@ -43,7 +48,8 @@ def header(report: Report) -> str:
         kind += f" | refuses {len(lost)} of {len(report.profile.features)} features" if lost else ""
     dtypes = "+".join(report.profile["dtypes"]) if report.profile else "?"
     target = f"{report.target}{options}{kind}"
-    return f"attnspec {__version__} | target {target} | profile {report.budget} | seed {report.seed} | cpu {dtypes}"
+    device = report.profile.get("device", "cpu") if report.profile else "cpu"
+    return f"attnspec {__version__} | target {target} | profile {report.budget} | seed {report.seed} | {device} {dtypes}"
 
 
 def profile_lines(profile: Profile) -> list[str]:
@@ -54,6 +60,8 @@ def profile_lines(profile: Profile) -> list[str]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        value = [f"{k}:{v}" for k, v in value.items()]
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
@@ -118,6 +126,9 @@ def failure(records: list[Record], report: Report) -> str | None:
     also = [r.dtype for r in records if r is not worst and r.verdict is Verdict.VIOLATED]
     if also:
         lines.append(f"Also fails {', '.join(also)}")
+    lines += precision(worst)
+    lines += dependence(worst, {f"in {dtype}" for dtype in also})
+    lines += _filled("Implies", sorted({r.claim for r in report.records if r.implied_by == worst.claim}))
     lines += causes(worst)
     if worst.case is not None:
         lines += reproduce(worst.case, report)
@@ -125,13 +136,43 @@ def failure(records: list[Record], report: Report) -> str | None:
     return "\n".join(lines)
 
 
+def precision(record: Record) -> list[str]:
+    """How far beyond a bound the error is, and how precise a computation it would fit."""
+    if record.decided_by != "bound" or record.ratio is None:
+        return []
+    text = f"{float(record.ratio):.2g} of the bound"
+    if record.equivalent_precision is not None:
+        text += f"; plain calls are as if computed with {record.equivalent_precision:.0f} bits"
+        text += f" ({record.dtype} has {BITS[record.dtype]})" if record.dtype in BITS else ""
+        text += f": {record.fits}?" if record.fits else ""
+    return [f"Error      {text}"]
+
+
+def dependence(record: Record, told: Collection[str] = ()) -> list[str]:
+    """With which changes of the minimal case the failure stays, and with which it goes; without what is told already."""
+    if record.depends is None:
+        return []
+    return _filled("Fails too", [t for t in record.depends.not_on if t not in told]) + _filled("Holds", record.depends.on)
+
+
+def _filled(word: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    lines = textwrap.wrap(", ".join(items), WIDTH - 11, break_long_words=False, break_on_hyphens=False)
+    return [f"{word:<10} {lines[0]}", *(f"{'':<10} {line}" for line in lines[1:])]
+
+
 def causes(record: Record) -> list[str]:
     from attnspec.properties.mutants import describe
 
     if not record.causes:
         return []
-    lines = ["Likely cause (planted defects that give the same pattern of held and violated claims)"]
-    for rank, (mutant, agreeing, of) in enumerate(record.causes, start=1):
+    best = [row for row in record.causes if row[1] == record.causes[0][1]]
+    shown = record.causes[:CAUSES] if len(best) > 1 else record.causes
+    pattern = "exactly this pattern" if best[0][1] == best[0][2] else "the nearest pattern"
+    count = f"{CAUSES} of {len(best)} planted defects" if len(best) > CAUSES else "planted defects"
+    lines = [f"Likely cause ({count} with {pattern} of held and violated claims)"]
+    for rank, (mutant, agreeing, of) in enumerate(shown, start=1):
         lines.append(f"  {rank}. {describe(mutant).imitates}   [{mutant}, {agreeing}/{of} claims agree]")
     return lines
 
@@ -154,7 +195,7 @@ def minimal_case(case: Case) -> list[str]:
     z = case.sizes
     stored = "" if case.storage == "plain" else f"  storage={case.storage}"
     lines = [f"  B={z.B} H={z.H} G={z.G} T={z.T} S={z.S} D={z.D} E={z.E}  {case.dtype}{stored}" + _options(x)]
-    for name in ("q", "k", "v", "mask", "bias"):
+    for name in ("q", "k", "v", "mask", "bias", "sinks"):
         array = getattr(x, name)
         if array is not None:
             lines.append(f"  {name} = {small(array)}")
@@ -168,6 +209,7 @@ def minimal_case(case: Case) -> list[str]:
 
 def _options(x: Inputs) -> str:
     chosen = {"causal": x.causal or None, "scale": x.scale, "window": x.window, "softcap": x.softcap}
+    chosen |= {"dropout": x.dropout or None, "seed": x.seed if x.dropout else None}
     return "".join(f"  {k}={v}" for k, v in chosen.items() if v is not None)
 
 

@@ -1,0 +1,42 @@
+"""Defects at axes of length zero, and inputs that do not fit and are taken all the same."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from attnspec.properties.mutants.plain import Options, Output, attention, on_output
+from attnspec.properties.mutants.registry import mutant
+
+
+@mutant(
+    "shapes.no_keys_is_garbage",
+    imitates="a loop over blocks of keys that never runs leaves the output buffer unwritten",
+    source="frameworks.md: Lq in {1, 2..Lk-1, Lk, > Lk}",
+)
+def no_keys_is_garbage(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """Ones where there is no key."""
+    return on_output(attention(q, k, v, **options), torch.ones_like if k.shape[2] == 0 else lambda out: out)
+
+
+@mutant(
+    "shapes.shortest_wins",
+    imitates="a loop over the shorter of keys and values",
+    source="claims.md: RB2, wrong shapes raise",
+)
+def shortest_wins(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """Keys and values are cut to the shorter of the two, and so is the mask."""
+    S = min(k.shape[2], v.shape[2])
+    return attention(q, k[:, :, :S], v[:, :, :S], **options)
+
+
+@mutant(
+    "shapes.mask_cut_to_fit",
+    imitates="mask[..., :S] of a mask that is made once for the longest input",
+    source="claims.md: RB2, wrong shapes raise",
+)
+def mask_cut_to_fit(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """A mask that is too long is cut."""
+    if (mask := options.get("mask")) is not None and mask.shape[-1] > k.shape[2]:
+        options["mask"] = mask[..., : k.shape[2]]
+    return attention(q, k, v, **options)

@@ -102,7 +102,9 @@ def numpy_sorted(q: Array, k: Array, v: Array, **options: Unpack[_Options]) -> A
     """Weights added from the smallest to the largest."""
     e = _shifted(_scores(q, k, options))
     order = np.argsort(e, axis=-1)
-    total = np.cumsum(np.take_along_axis(e, order, axis=-1), axis=-1)[..., -1:]
+    # In float32 at least: one by one in float16, a sum of ones stops at 2048.
+    total = np.cumsum(np.take_along_axis(e, order, axis=-1), axis=-1, dtype=np.result_type(e, np.float32))[..., -1:]
+    total = total.astype(e.dtype)
     w = np.repeat(v, q.shape[1] // v.shape[1], axis=1)
     weights = e / np.where(total == 0, total.dtype.type(1), total)
     out: Array = np.einsum("bhts,bhse->bhte", weights, w, optimize=True)

@@ -64,8 +64,11 @@ def zero_lengths_give_empty_outputs(subject: Attention, case: Case) -> None:
             continue  # a clear error will do
         shape = (*x.q.shape[:3], x.v.shape[3])
         empty = subject.profile.get("empty_row", "zero")
-        known = {"zero": 0.0, "nan": np.nan}  # a mean of no values is anybody's guess: only the shape is looked at
-        filled = out if out.shape == shape and empty not in known else np.full(shape, known.get(empty, 0.0))
+        # An empty sum is zero whatever becomes of a row that a mask empties; a mean of no values is anybody's guess, and then
+        # only the shape is looked at.
+        right = empty not in ("zero", "nan") or (empty == "nan" and not out.any())
+        known = {"zero": 0.0, "nan": np.nan}
+        filled = out if out.shape == shape and right else np.full(shape, known.get(empty, 0.0))
         same_bits(out, filled, f"output at {' and '.join(f'{n} = 0' for n in sizes)}", live=True)
 
 

@@ -53,6 +53,10 @@ def scores_overflow(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options])
     return attention(q, k, v, **options, score=stored)
 
 
+# Scores may be stored in the inputs' dtype, unless it is promised that they are not.
+scores_overflow.__attnspec__ = {"precision": {"float16": "fused"}}  # type: ignore[attr-defined]
+
+
 @mutant(
     "half.sum_overflows",
     imitates="values summed in a float16 accumulator before the division",

@@ -70,6 +70,10 @@ def float16_overflow(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]
     return attention(q, k, v, **options, score=late)
 
 
+# Scores may be stored in the inputs' dtype, unless it is promised that they are not.
+float16_overflow.__attnspec__ = {"precision": {"float16": "fused"}}  # type: ignore[attr-defined]
+
+
 @mutant(
     "precision.tensor_cores",
     imitates="float32 products with a 10-bit mantissa",

@@ -46,7 +46,10 @@ def test_each_mutant_is_caught_at_other_seeds_and_sizes() -> None:
 def test_every_claim_is_seen_to_fail(claim: str) -> None:
     named = claims()[claim].mutants
     assert named
-    assert all(claim in ROWS[mutant] for mutant in named)
+    if claims()[claim].level == "may" and not any(claim in row for row in ROWS.values()):  # the matrix leaves these out
+        assert killers(named[0], [claim], levels=("may",)) == [claim]
+    else:
+        assert all(claim in ROWS[mutant] for mutant in named)
 
 
 @pytest.mark.parametrize("mutant", ids())

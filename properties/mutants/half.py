@@ -72,6 +72,10 @@ def sum_overflows(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -
     return attention(q, k, v, **options, mix=summed if q.dtype == torch.float16 else None)
 
 
+# Sums may be stored in the inputs' dtype, unless it is promised that they are not.
+sum_overflows.__attnspec__ = {"precision": {"float16": "fused"}}  # type: ignore[attr-defined]
+
+
 @mutant(
     "half.small_weights_flushed",
     imitates="subnormal weights flushed to zero",
@@ -147,6 +151,10 @@ def softmax_in_eight_bits(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Opt
         return e / nonzero(e.sum(-1, keepdim=True))
 
     return attention(q, k, v, **options, softmax=rough if q.dtype == torch.bfloat16 else softmax_zero)
+
+
+# Code that stores scores and weights in bfloat16 is off by as much.
+softmax_in_eight_bits.__attnspec__ = {"precision": {"bfloat16": "fused"}}  # type: ignore[attr-defined]
 
 
 @mutant(

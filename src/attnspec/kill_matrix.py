@@ -17,6 +17,7 @@ from typing import Any
 from attnspec.auditor import DEFAULT_SEED, audit
 from attnspec.properties.claim import claims
 from attnspec.properties.mutants import ids
+from attnspec.properties.verdict import Level
 
 FILE = Path(__file__).resolve().parent / "properties" / "mutants" / "kill_matrix.json"
 
@@ -33,10 +34,20 @@ NOT_BLIND = (
 ELSEWHERE = {"elsewhere-1": 31, "elsewhere-2": 41, "elsewhere-3": 59}  # profiles with other sizes, and their seeds
 
 
-def killers(mutant: str, select: Iterable[str] = (), *, profile: str = "kill", seed: int = DEFAULT_SEED) -> list[str]:
-    """The claims that the mutant violates, in the order of the registry. Nothing is shrunk: only the verdicts count."""
+def killers(
+    mutant: str,
+    select: Iterable[str] = (),
+    *,
+    profile: str = "kill",
+    seed: int = DEFAULT_SEED,
+    levels: Sequence[Level] = ("must", "should"),
+) -> list[str]:
+    """The claims that the mutant violates, in the order of the registry. Nothing is shrunk: only the verdicts count.
+
+    A violated `may` is no defect: correct functions violate `mask.hidden-nan` too.
+    """
     report = audit(f"mutant:{mutant}", select=tuple(select), profile=profile, seed=seed, in_process=True)
-    violated = {record.claim for record in report.violations}
+    violated = {record.claim for record in report.violations if record.level in levels}
     return [claim for claim in claims() if claim in violated]
 
 

@@ -48,7 +48,9 @@ class Budget:
     seconds: float  # a guard against hangs, for one unit; beyond it the verdict is UNKNOWN
     target: bool = False
     shrink: bool = True
-    enough: int | None = None  # exposed cases after which a unit's twin is no longer run; None to run it on every case
+    # Exposed cases after which a unit's twin is no longer run; None to run it on every case, 0 never: a case that is replayed
+    # was violated by someone and so has power, and in the kill matrix only violations count.
+    enough: int | None = None
     brief: bool = False  # whether dtypes but the widest have few fixed cases
     grow: int = 0  # how much larger the fixed cases are than in an audit
 
@@ -57,11 +59,11 @@ BUDGETS = {
     "quick": Budget("quick", 20, 6, 9, 60.0, enough=5, brief=True),
     "ci": Budget("ci", 120, 60, 17, 300.0, target=True),
     "deep": Budget("deep", 5000, 5000, 40, 3600.0, target=True),
-    "replay": Budget("replay", 0, 0, 0, 60.0),  # the hint alone
-    "kill": Budget("kill", 20, 6, 9, 60.0, shrink=False, enough=5, brief=True),  # quick's verdicts, for the kill matrix
+    "replay": Budget("replay", 0, 0, 0, 60.0, enough=0),  # the hint alone
+    "kill": Budget("kill", 20, 6, 9, 60.0, shrink=False, enough=0, brief=True),  # quick's verdicts, for the kill matrix
     # The same at sizes that the mutants were not written for.
     **{
-        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=5, brief=True, grow=n)
+        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=0, brief=True, grow=n)
         for n in (1, 2, 3)
     },
 }
@@ -153,7 +155,7 @@ class _Run:
             o.verdict, o.reason = Verdict.NOT_APPLICABLE, o.refused or o.reason or "no case applies"
             if o.failing:
                 o.verdict, o.reason = Verdict.UNKNOWN, "every case raised an exception that depends on the values"
-        elif o.exposed == 0 and self.budget.examples:  # a case that is replayed was violated by someone: it has power
+        elif o.exposed == 0 and self.budget.enough != 0:
             o.verdict, o.reason = Verdict.UNKNOWN, "vacuous: no case could have exposed a wrong implementation"
         else:
             o.reason = None

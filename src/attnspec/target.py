@@ -191,6 +191,7 @@ def adapted(prefix: str, name: str, declared: dict[str, Any]) -> Loaded:
         raise UsageError(_not_offered(prefix, name))
     _only_own_options(declared, adapter.options, f"{prefix}:{name}")
     function, promised = adapter.load(name, declared)
+    promised = promised | declarations({key: value for key, value in promised.items() if key in BY_DTYPE})
     script = adapter.expression(name, declared) if adapter.expression else ("", name)
     return Loaded(f"{prefix}:{name}", function, declared, promised, script)
 

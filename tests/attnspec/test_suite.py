@@ -32,7 +32,7 @@ def run(bench: pytest.Pytester, suite: str, *arguments: str, select: str = FEW) 
 
 def test_one_item_per_claim_and_dtype(bench: pytest.Pytester) -> None:
     result = run(bench, "causal", "--junitxml=r.xml")
-    result.assert_outcomes(passed=5, skipped=2)
+    result.assert_outcomes(passed=6, skipped=3)
     result.stdout.fnmatch_lines(
         [
             "test_mine.py::TestMine::test?scale.sqrt-dk-float64? PASSED*",
@@ -45,19 +45,19 @@ def test_one_item_per_claim_and_dtype(bench: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*not offered: no such parameter*"])
     cases = {c.get("name") for c in ET.parse(bench.path / "r.xml").iter("testcase")}
     assert "test[mask.causal-float32]" in cases
-    assert len(cases) == 7
+    assert len(cases) == 9
 
 
 def test_k_and_last_failed(bench: pytest.Pytester) -> None:
-    run(bench, "off_by_one", "-k", "scale").assert_outcomes(passed=2, deselected=5)
-    run(bench, "").assert_outcomes(passed=3, skipped=2, failed=2)
-    run(bench, "", "--lf").assert_outcomes(failed=2)
+    run(bench, "off_by_one", "-k", "scale").assert_outcomes(passed=2, deselected=7)
+    run(bench, "").assert_outcomes(passed=3, skipped=3, failed=3)
+    run(bench, "", "--lf").assert_outcomes(failed=3)
     run(bench, "", "test_mine.py::TestMine::test[mask.causal-float32]").assert_outcomes(failed=1)
 
 
 def test_two_workers(bench: pytest.Pytester) -> None:
     result = run(bench, "off_by_one", "-n", "2")
-    result.assert_outcomes(passed=3, skipped=2, failed=2)
+    result.assert_outcomes(passed=3, skipped=3, failed=3)
 
 
 def test_a_failure_reads_as_on_the_command_line(bench: pytest.Pytester) -> None:
@@ -78,17 +78,17 @@ def test_a_failure_reads_as_on_the_command_line(bench: pytest.Pytester) -> None:
 def test_expected_failures_are_strict(bench: pytest.Pytester) -> None:
     known = 'expected={"mask.causal": "known, #412"}'
     result = run(bench, f"off_by_one, {known}")
-    result.assert_outcomes(passed=3, skipped=2, xfailed=2)
+    result.assert_outcomes(passed=3, skipped=3, xfailed=3)
     result.stdout.fnmatch_lines(["*known, #412*"])
     assert result.ret == 0
     fixed = run(bench, f"causal, {known}")
-    fixed.assert_outcomes(passed=3, skipped=2, failed=2)
+    fixed.assert_outcomes(passed=3, skipped=3, failed=3)
     fixed.stdout.fnmatch_lines(["*XPASS(strict)*"])
 
 
 def test_a_family_may_be_expected_to_fail(bench: pytest.Pytester) -> None:
     result = run(bench, 'off_by_one, expected={"mask": "all of it"}', select='["mask.causal", "mask.parallel-is-stepwise"]')
-    result.assert_outcomes(xfailed=4)
+    result.assert_outcomes(xfailed=5, skipped=1)
     assert result.ret == 0
 
 
@@ -112,7 +112,7 @@ def test_dtypes(bench: pytest.Pytester) -> None:
 
 def test_options_of_the_command_line(bench: pytest.Pytester) -> None:
     result = run(bench, "causal", "--attnspec-seed", "7", "--attnspec-profile", "ci", "--attnspec-select", "scale")
-    result.assert_outcomes(passed=2, skipped=5)
+    result.assert_outcomes(passed=2, skipped=7)
     result.stdout.fnmatch_lines(["attnspec: profile ci, seed 7", "*not selected by --attnspec-select*"])
 
 
@@ -132,7 +132,7 @@ def test_a_function_that_cannot_run_fails_every_item_in_words(bench: pytest.Pyte
 def test_the_marker_selects_the_items(bench: pytest.Pytester) -> None:
     bench.makepyfile(test_other="def test_other(): ...")
     run(bench, "causal", "-m", "attnspec", "--strict-markers", "test_mine.py", "test_other.py").assert_outcomes(
-        passed=5, skipped=2, deselected=1
+        passed=6, skipped=3, deselected=1
     )
 
 

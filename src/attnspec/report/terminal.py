@@ -220,7 +220,7 @@ def small(array: npt.NDArray[Any]) -> str:
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     values = array.astype(int) if array.dtype == bool else array
-    return "[" + ", ".join(_row(a) for a in values) + "]" if values.ndim else repr(values.item())
+    return _row(values) if values.ndim else repr(values.item())
 
 
 def _row(x: npt.NDArray[Any]) -> str:

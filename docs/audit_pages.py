@@ -1,9 +1,14 @@
-"""Pages that are made from committed results of audits: the kill matrix and the known subjects (docs/generate.py)."""
+"""Pages that are made from results of audits: the kill matrix, the known subjects, the findings (docs/generate.py)."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,39 +110,134 @@ def _mark(words: str) -> str:
 
 
 AUDITS = Path(__file__).resolve().parent / "audits"
+TRIAGE = {
+    "defect": "what is computed is not what is documented, or is no attention",
+    "convention": "a choice that others make otherwise, with its reason",
+    "unknown": "the cause was not found",
+}
+LIBRARIES = ("torch", "jax", "onnx", "onnxruntime", "keras", "mlx", "impl")
 
 
 def findings() -> list[dict[str, Any]]:
-    """What audits of real libraries found, triaged: docs/audits/findings.json, with one case file each."""
+    """What audits of real libraries found, triaged: docs/audits/findings.json.
+
+    A finding has a script of a few lines without attnspec, checks/NAME.py, and a case file if its claim has cases.
+    """
     return list(json.loads((AUDITS / "findings.json").read_text(encoding="utf-8")))
 
 
-def replayed(finding: dict[str, Any]) -> Report:
+def subjects_of(finding: Mapping[str, Any]) -> list[str]:
+    """Where it is seen, as on the command line: first the subject of the case."""
+    return [known_subjects.key(finding["target"], finding["options"]), *finding["also"]] if finding["target"] else []
+
+
+def installed(finding: Mapping[str, Any]) -> bool:
+    """Whether the libraries are there in the versions in which it was found."""
+    try:
+        return all(version(name).partition("+")[0] == v for name, v in finding["versions"].items())
+    except PackageNotFoundError:
+        return False
+
+
+def replayed(finding: Mapping[str, Any], *, in_process: bool = False) -> Report:
     """The finding's case on its target again."""
-    return replay_case(AUDITS / "cases" / f"{finding['case']}.json", finding["target"], finding["options"], in_process=False)
+    return replay_case(
+        AUDITS / "cases" / f"{finding['case']}.json", finding["target"], finding["options"], in_process=in_process
+    )
+
+
+def checked(finding: Mapping[str, Any]) -> str:
+    """What the finding's script prints."""
+    command = [sys.executable, str(AUDITS / "checks" / f"{finding['name']}.py")]
+    surroundings = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=surroundings).stdout.strip()
+
+
+def printed() -> dict[str, dict[str, str]]:
+    """What scripts and replays printed when the audits were last made: docs/audits/printed.json."""
+    file = AUDITS / "printed.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def measure() -> None:
+    """Runs script and case of every finding whose libraries are installed, and keeps what they print."""
+    kept = printed()
+    rows = {}
+    for finding in findings():
+        name = finding["name"]
+        rows[name] = _outputs(finding) if installed(finding) else kept[name]
+        print(name, file=sys.stderr)  # noqa: T201 - progress
+    (AUDITS / "printed.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _outputs(finding: Mapping[str, Any]) -> dict[str, str]:
+    replay = ""
+    if finding["case"]:
+        report = replayed(finding)
+        blocks = [block for records in report.by_claim().values() if (block := failure(records, report))]
+        if len(blocks) != 1:
+            raise SystemExit(f"{finding['name']}: {report.cannot_run or f'{len(blocks)} claims are violated, not one'}")
+        replay = re.sub(r"\nReproduce .*", "", blocks[0], flags=re.DOTALL).strip()  # the page has the case and a script
+    return {"script": checked(finding), "replay": replay}
+
+
+def audit_pages() -> dict[Path, str]:
+    """The page of each library and the list of all findings."""
+    pages = {AUDITS / f"{library}.md": audit_page(library) for library in LIBRARIES}
+    return pages | {AUDITS / "README.md": audits_index()}
+
+
+def audits_index() -> str:
+    """One line a finding, by library."""
+    everything = findings()
+    lines = [
+        "# Audits\n",
+        "What `attnspec audit` finds in attention functions of released libraries, each with a minimal case, its cause, and "
+        "a script of a few lines that shows it without attnspec. Nothing is listed that was not seen outside of the tool "
+        "too. Each finding has a triage:\n",
+        *(f"- {word}: {meaning} ({sum(f['triage'] == word for f in everything)})" for word, meaning in TRIAGE.items()),
+        "\n`make docs` runs every script and replays every case; a test does so where the same version is installed.\n",
+        "| library | finding | claim | triage |",
+        "| --- | --- | --- | --- |",
+    ]
+    for f in sorted(everything, key=lambda f: (LIBRARIES.index(f["library"]), list(TRIAGE).index(f["triage"]))):
+        claim = f"`{f['claim']}`" if f["claim"] else ""
+        lines.append(f"| [{f['library']}]({f['library']}.md#{f['name']}) | {f['title']} | {claim} | {f['triage']} |")
+    return "\n".join(lines) + "\n"
 
 
 def audit_page(library: str) -> str:
-    """The findings in one library, each with what a replay of its minimal case prints."""
+    """The findings in one library: what is wrong, why, and how to see it, with and without attnspec."""
     chosen = [f for f in findings() if f["library"] == library]
-    subjects = dict.fromkeys(known_subjects.key(t, o) for t, o in known_subjects.REAL if t.partition(":")[0] == library)
+    outputs = printed()
+    versions = {name: v for f in chosen for name, v in f["versions"].items()}
+    audited = _codes(dict.fromkeys(subject for f in chosen for subject in subjects_of(f)))
     lines = [
         f"# Audit of {library}\n",
-        f"Audited: {_codes(subjects)}; verdicts in [known-subjects.md](../known-subjects.md).\n",
+        f"{' and '.join(f'{name} {v}' for name, v in versions.items())} on Linux x86-64, CPU. Audited: {audited}.\n",
     ]
     for finding in chosen:
-        report = replayed(finding)
-        text = next(
-            (block for records in report.by_claim().values() if (block := failure(records, report))), "not violated here"
-        )
-        options = "".join(f" -o {k}={v}" for k, v in finding["options"].items())
+        lines += _finding(finding, outputs[finding["name"]])
+    return "\n".join(lines)
+
+
+def _finding(finding: Mapping[str, Any], output: Mapping[str, str]) -> list[str]:
+    name = finding["name"]
+    script = (AUDITS / "checks" / f"{name}.py").read_text(encoding="utf-8")
+    lines = [f'<a id="{name}"></a>\n', f"## {finding['title']}\n", f"{finding['triage'].capitalize()}. {finding['cause']}\n"]
+    if finding["also"]:
+        lines.append(f"Seen in {_codes(subjects_of(finding))}.\n")
+    if finding["claims"]:
+        lines.append(f"Violated by it too: {_codes(finding['claims'])}.\n")
+    if finding["upstream"]:
+        lines.append("Upstream: " + ", ".join(f"<{url}>" for url in finding["upstream"]) + ".\n")
+    lines += [f"```python\n{script}```\n", f"It prints\n\n```text\n{output['script']}\n```\n"]
+    if output["replay"]:
+        subject = subjects_of(finding)[0]
         lines += [
-            f"## {finding['title']}\n",
-            f"Triage: {finding['triage']}. {finding['cause']}\n",
-            f"Versions: {finding['versions']}.\n" if finding.get("versions") else "",
-            f"`attnspec replay docs/audits/cases/{finding['case']}.json --target {finding['target']}{options}`\n",
-            "```text\n" + text.strip() + "\n```\n",
+            f"`attnspec replay docs/audits/cases/{finding['case']}.json --target {subject}` prints\n",
+            f"```text\n{output['replay']}\n```\n",
         ]
-    if not chosen:
-        lines.append("Nothing was found.\n")
-    return "\n".join(line for line in lines if line)
+    elif finding["claim"]:
+        lines.append(f"`attnspec audit {subjects_of(finding)[0]} --select {finding['claim']}` reports it.\n")
+    return lines

@@ -1,10 +1,11 @@
-"""Writes what in the docs is generated: `python docs/generate.py [pages|matrix|subjects|authorities]`, or all (`make docs`).
+"""Writes what in the docs is generated: `python docs/generate.py [pages|matrix|subjects|authorities|audits]`, or all
+(`make docs`).
 
 docs/claims.md comes from the registry of claims, docs/kill-matrix.md from the committed matrix, docs/known-subjects.md from
-the committed verdicts, docs/figures.md from the list in docs/figures.py, docs/ideas/ from its own pages and
-docs/authorities.json (docs/ideas.py), the failure in the README from the tool's output. `matrix` audits every mutant,
-`subjects` every known subject, `authorities` asks every independent program again. tests/docs/ compares the pages with what
-this module makes.
+the committed verdicts, docs/audits/ from its findings and what they printed, docs/figures.md from the list in
+docs/figures.py, docs/ideas/ from its own pages and docs/authorities.json (docs/ideas.py), the failure in the README from the
+tool's output. `matrix` audits every mutant, `subjects` every known subject, `authorities` asks every independent program
+again, `audits` runs every finding again. tests/docs/ compares the pages with what this module makes.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def figures_page() -> str:
 
 
 def main(which: list[str]) -> None:
-    """Regenerates the pages; `matrix` and `subjects` audit first, `authorities` measures them."""
+    """Regenerates the pages; `matrix` and `subjects` audit first, `authorities` and `audits` measure them."""
     if not which or "matrix" in which:
         matrix.write(matrix.compute())
         causes.kill_matrix.cache_clear()
@@ -119,10 +120,15 @@ def main(which: list[str]) -> None:
     ideas = beside("ideas")
     if not which or "authorities" in which:
         ideas.measure()
+    audits = beside("audit_pages")
+    if not which or "audits" in which:
+        audits.measure()
     (DOCS / "claims.md").write_text(claims_page(), encoding="utf-8")
     (DOCS / "kill-matrix.md").write_text(matrix_page(), encoding="utf-8")
     (DOCS / "known-subjects.md").write_text(subjects_page(), encoding="utf-8")
     (DOCS / "figures.md").write_text(figures_page(), encoding="utf-8")
+    for path, text in audits.audit_pages().items():
+        path.write_text(text, encoding="utf-8")
     for path in ideas.pages().values():
         path.write_text(ideas.filled(path.read_text(encoding="utf-8")), encoding="utf-8")
     (DOCS / "ideas" / "README.md").write_text(ideas.table_page(), encoding="utf-8")

@@ -68,7 +68,9 @@ def run_unit(unit: Unit, loaded: Loaded, subject: FunctionSubject) -> Record:
         reason=outcome.reason,
         decided_by=outcome.decided_by,  # type: ignore[arg-type]
         cases=outcome.cases,
+        tried=outcome.tried,
         exposed=outcome.exposed,
+        outside=outcome.outside,
         ratio=None if outcome.ratio is None else number(outcome.ratio),
         case=case,
         evidence=outcome.evidence,

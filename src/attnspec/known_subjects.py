@@ -82,6 +82,17 @@ def changes(report: Report, known: Mapping[str, str]) -> list[str]:
     ]
 
 
+def alarms(report: Report, known: Mapping[str, str]) -> list[str]:
+    """Violated musts and unknown verdicts that are not known."""
+    found = verdicts(report)
+    return [
+        f"{r.claim} {r.dtype} {r.verdict.value} {r.reason or ''} {r.case.id if r.case else ''}".strip()
+        for r in report.records
+        if (r.verdict is Verdict.VIOLATED and r.level == "must") or r.verdict is Verdict.UNKNOWN
+        if found[r.claim] != known.get(r.claim)
+    ]
+
+
 def look(subject: tuple[str, Options]) -> tuple[str, dict[str, str]]:
     """The verdicts of one subject at the default seed."""
     from attnspec.auditor import audit

@@ -139,9 +139,15 @@ class Worker:
             raise LostError("was cancelled") from None
 
     def _revive(self) -> None:
-        """Imports here what the dead worker had imported: the next one starts with it."""
+        """Another pool, so that the next worker is forked from this thread, and after what the dead one had imported.
+
+        A pool replaces its worker by itself, from a thread of its own and at any time: a worker that is forked while this
+        process imports a module waits for that module for ever. The one that the old pool started has no work and is stopped.
+        """
+        self.stop()
         for name in self._heavy:
             importlib.import_module(name)
+        self._pool = _pool()
 
 
 class LostError(Exception):

@@ -1,7 +1,13 @@
-"""Arrays of each library: every dtype goes there and back without losing a bit, in every storage."""
+"""Arrays of each library: every dtype goes there and back without losing a bit, in every storage.
+
+A library that starts threads has its tests run in a process of its own: this one could not fork without a warning afterwards.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -12,8 +18,12 @@ import pytest
 from attnspec.adapters import STORAGES, Arrays, adapters, repeats
 from attnspec.errors import UsageError
 from attnspec.properties import numbers
+from attnspec.worker import THREADED
 
-LIBRARIES = [name for name, adapter in adapters().items() if adapter.arrays is not None]
+ALONE = "ATTNSPEC_TESTED_ALONE"  # names the library that a process was started for
+HERE = os.environ.get(ALONE)
+WITH_ARRAYS = [name for name, adapter in adapters().items() if adapter.arrays is not None]
+LIBRARIES = [name for name in WITH_ARRAYS if (name == HERE if HERE else name not in THREADED)]
 IMPORTED = {"mlx": "mlx.core"}
 
 
@@ -29,6 +39,21 @@ def every(test: Callable[..., None]) -> Callable[..., None]:
     """Parametrizes over the libraries and their dtypes."""
     cases = [(name, dtype) for name in LIBRARIES for dtype in ("float64", "float32", "bfloat16", "float16")]
     return pytest.mark.parametrize(("library", "dtype"), cases)(test)
+
+
+@pytest.mark.skipif(HERE is not None, reason="it has been started")
+@pytest.mark.parametrize("library", [name for name in WITH_ARRAYS if name in THREADED])
+def test_libraries_with_threads(library: str) -> None:
+    """The tests of this file that are about every library, where that one may be imported."""
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", library, __file__]
+    done = subprocess.run(
+        command, env=os.environ | {ALONE: library}, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert library not in sys.modules
 
 
 def offered(library: str, dtype: str) -> Arrays:

@@ -1,26 +1,36 @@
-"""JAX: its own attention and functions of JAX arrays, audited on a handful of claims.
+"""JAX: its own attention and functions of JAX arrays, audited on a handful of claims and cases.
 
-JAX compiles anew for every shape, so that a whole audit takes minutes; what is compiled is kept for the next run.
+JAX starts threads, after which a process must not fork: it is imported in processes of its own, never by a test. It compiles
+anew for every shape, a tenth of a second each time: so the functions here are declared instead of probed, and each claim looks
+at a few cases.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import attnspec
-from attnspec.adapters import adapters
+from attnspec import search
+from attnspec.auditor import Unit
 from attnspec.errors import UsageError
-from attnspec.properties.verdict import Verdict
+from attnspec.properties.subject import DTYPES, FEATURES, Profile, Setting
+from attnspec.properties.verdict import Record, Verdict
+from attnspec.worker import THREADED, Worker
 
-pytest.importorskip("jax")
+pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 
+ATTENTION = "jax:dot_product_attention"
 FUNCTIONS = """
-import functools, os, time
+import functools, os, signal
 import jax, jax.numpy as jnp
+
+compiled = functools.partial(jax.jit, static_argnames="causal")
 
 
 def scores(q, k, v, causal, extra):
@@ -30,115 +40,152 @@ def scores(q, k, v, causal, extra):
     return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(s, -1), v)
 
 
-@functools.partial(jax.jit, static_argnames="causal")
+@compiled
 def right(q, k, v, causal=False): return scores(q, k, v, causal, 0)
-@functools.partial(jax.jit, static_argnames="causal")
+@compiled
 def off_by_one(q, k, v, causal=False): return scores(q, k, v, causal, 1)
-@functools.partial(jax.jit, static_argnames="causal")
+@compiled
 def in_float32(q, k, v, causal=False):
     return scores(*(x.astype("float32") for x in (q, k, v)), causal, 0).astype(q.dtype)
-
-
-def counts(q, k, v):
+@compiled
+def counts(q, k, v, causal=False):
     '''float32 as JAX users see it: in x64 mode a mean over positions is float64.'''
-    return right(q, k, v) + 0 * jnp.mean(jnp.arange(q.shape[-2]))
+    return scores(q, k, v, causal, 0) + 0 * jnp.mean(jnp.arange(q.shape[-2]))
 
 
-def sometimes(accident):
-    def attention(q, k, v, causal=False):
-        if causal and q.shape[-2] > 20: accident()
-        return right(q, k, v, causal=causal)
-    return attention
-
-
-crashes = sometimes(lambda: os.abort())
-hangs = sometimes(lambda: time.sleep(600))
+def crashes(q, k, v, causal=False):
+    if causal: os.kill(os.getpid(), signal.SIGKILL)
+    return right(q, k, v)
 """
+KNOWN = {"arrays": "jax", "layout": "bhtd", "alignment": "top-left", "gradients": "vjp", "output_dtype": "query"}
+KNOWN |= {"deterministic": True, "precision": dict.fromkeys(("float64", "float32"), "wide"), "dtypes": DTYPES[:2]}
+OFFERED = {
+    "batch",
+    "heads",
+    "rectangular",
+    "value-width",
+    "float64",
+    "non-causal",
+    "causal",
+    "causal-rectangular",
+    "gradients",
+}
+PROFILE = Profile(
+    {name: Setting(value, "declared") for name, value in KNOWN.items()},
+    {name: None if name in OFFERED else "not offered" for name in FEATURES},
+)
+
+Look = Callable[[str, str, str], Record]  # look(target, claim, dtype)
 
 
-@pytest.fixture(autouse=True)
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def few() -> Iterator[None]:
+    """A budget of a few cases, which the workers inherit."""
+    every = search.showcases
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(search.BUDGETS, "few", search.Budget("few", 1, 1, 4, 60.0))
+        patch.setattr(search, "showcases", lambda *of, **how: every(*of, **how)[:4])
+        yield
+
+
+def looking(worker: Worker) -> Look:
+    return lambda target, claim, dtype: worker.run(Unit(target, {}, claim, dtype, "few", 1))
+
+
+@pytest.fixture(scope="module")
+def look(few: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Look]:
+    """Looks at the functions above, one worker for all of them."""
+    folder = tmp_path_factory.mktemp("functions")
     (folder / "in_jax.py").write_text(FUNCTIONS)
-    monkeypatch.chdir(folder)
+    with pytest.MonkeyPatch.context() as patch, Worker("in_jax.py::right", {}, 120.0) as worker:
+        patch.chdir(folder)
+        worker.adopt(PROFILE)
+        yield looking(worker)
 
 
-def by_verdict(report: attnspec.Report) -> dict[str, set[str]]:
-    """Dtypes of the records of each verdict."""
-    found: dict[str, set[str]] = {}
-    for record in report.records:
-        found.setdefault(record.verdict.value, set()).add(record.dtype)
-    return found
-
-
-def test_attention_of_jax() -> None:
-    report = attnspec.audit("jax:dot_product_attention", select=["scale.sqrt-dk", "convention.precision"])
-    profile = report.profile
-    assert profile is not None
+def test_attention_of_jax(few: None) -> None:
+    """Its profile by probing, then an exact claim, values and gradients."""
+    with Worker(ATTENTION, {"dtypes": "float32,bfloat16"}, 300.0) as worker:
+        profile = worker.profile()
+        found = [looking(worker)(ATTENTION, *what) for what in LOOKED_AT]
     assert (profile["arrays"], profile["layout"], profile["contract"]) == ("jax", "bthd", "jax")
     assert profile["alignment"] == "top-left"
     assert profile["empty_row"] == "mean"
-    for feature in ("mask", "bias", "causal", "scale", "window", "grouped", "gradients", "lse", "float32", "bfloat16"):
-        assert feature not in profile.features or profile.offers(feature), feature
-    scale = [r for r in report.records if r.claim == "scale.sqrt-dk"]
-    assert {r.verdict for r in scale} == {Verdict.HOLDS}
-    # jax 0.4.31 to 0.10.2 compute the softmax in float32, whatever the dtype.
-    (precision,) = (r for r in report.records if r.claim == "convention.precision")
-    assert precision.verdict is Verdict.VIOLATED
-    assert "that of float32" in str(precision.evidence.got if precision.evidence else "")
+    for feature in ("mask", "bias", "causal", "scale", "window", "grouped", "gradients", "lse", "bfloat16"):
+        assert profile.offers(feature), feature
+    assert {(r.claim, r.dtype): r.verdict for r in found} == dict.fromkeys(LOOKED_AT, Verdict.HOLDS)
+    assert [r.decided_by for r in found] == ["exact", "bound", "bound", "bound"]
 
 
-def test_float64_is_float64() -> None:
-    report = attnspec.audit("in_jax.py::right", select=["reference.forward", "grad.reference"], dtypes="float64")
-    assert by_verdict(report) == {"HOLDS": {"float64"}}
-    rounded = attnspec.audit("in_jax.py::in_float32", select=["reference.forward"], dtypes="float64")
-    assert by_verdict(rounded) == {"VIOLATED": {"float64"}}
+LOOKED_AT = [
+    ("mask.causal", "float32"),
+    ("reference.forward", "float32"),
+    ("grad.reference", "float32"),
+    ("reference.forward", "bfloat16"),
+]
 
 
-def test_float32_is_looked_at_without_the_mode_for_float64() -> None:
-    report = attnspec.audit("in_jax.py::counts", select=["scale.sqrt-dk", "convention.output-dtype"], dtypes="float32")
-    assert by_verdict(report) == {"HOLDS": {"float32"}}
+def test_float64_is_float64(look: Look) -> None:
+    for claim in ("reference.forward", "grad.reference"):
+        assert look("in_jax.py::right", claim, "float64").verdict is Verdict.HOLDS
+    assert look("in_jax.py::in_float32", "reference.forward", "float64").verdict is Verdict.VIOLATED
 
 
-def test_a_defect_is_found_and_its_script_shows_it(folder: Path) -> None:
-    report = attnspec.audit("in_jax.py::off_by_one", select=["mask.causal"], dtypes="float32")
-    (record,) = report.violations
+def test_float32_is_looked_at_without_the_mode_for_float64(look: Look) -> None:
+    record = look("in_jax.py::counts", "reference.forward", "float32")
+    assert record.verdict is Verdict.HOLDS
+    assert "dtype" not in {o.kind for o in record.observations}
+
+
+def test_a_defect_is_found_and_its_script_shows_it(look: Look, tmp_path: Path) -> None:
+    record = look("in_jax.py::off_by_one", "mask.causal", "float32")
+    assert record.verdict is Verdict.VIOLATED
     assert record.case is not None
     assert max(record.case.sizes.T, record.case.sizes.S) == 2
-    script = report.scripts[record.case.id]
-    assert "attnspec" not in script.replace("attnspec-", "")
-    assert "import jax" in script
+    assert record.script is not None
+    assert "attnspec" not in record.script.replace("attnspec-", "")
+    assert "import jax" in record.script
 
 
-@pytest.mark.parametrize(("name", "reason"), [("crashes", "SIGABRT"), ("hangs", "no answer within 40 s")])
-def test_an_accident_costs_one_verdict(name: str, reason: str) -> None:
-    chosen = ["mask.causal", "scale.sqrt-dk"]
-    report = attnspec.audit(f"in_jax.py::{name}", select=chosen, dtypes="float32", timeout=40.0)
-    verdicts = {r.claim: r.verdict for r in report.records}
-    assert verdicts == {"mask.causal": Verdict.UNKNOWN, "scale.sqrt-dk": Verdict.HOLDS}
-    assert reason in "".join(str(r.reason) for r in report.records)
-    assert report.exit_code == 3
+def test_a_crash_costs_one_verdict(look: Look) -> None:
+    crashed = look("in_jax.py::crashes", "mask.causal", "float32")
+    assert crashed.verdict is Verdict.UNKNOWN
+    assert "SIGKILL" in str(crashed.reason)
+    assert look("in_jax.py::crashes", "scale.sqrt-dk", "float32").verdict is Verdict.HOLDS
 
 
-def test_x64_mode_follows_the_dtype() -> None:
-    import jax
+IN_JAX = """
+import jax, numpy as np
+from attnspec.adapters import adapters
 
-    made = adapters()["jax"].arrays
-    assert made is not None
-    arrays = made()
-    for dtype in ("float64", "float32", "float64", "bfloat16"):
-        native = arrays.make(np.full((1, 1), 1 + 2.0**-52) if dtype == "float64" else np.ones((1, 1)), dtype)
-        assert jax.config.jax_enable_x64 == (dtype == "float64")
-        assert arrays.dtype_of(native * 2.0) == dtype
-    arrays.make(np.ones((1, 1)), "float64")
-    arrays.make(np.ones((1, 1), dtype=bool), "bool")  # a mask belongs to the call whose arrays were made before
-    assert jax.config.jax_enable_x64
-    arrays.make(np.ones((1, 1)), "float32")
+arrays = adapters()["jax"].arrays()
+for dtype in ("float64", "float32", "float64", "bfloat16"):
+    native = arrays.make(np.full((1, 1), 1 + 2.0**-52) if dtype == "float64" else np.ones((1, 1)), dtype)
+    assert jax.config.jax_enable_x64 == (dtype == "float64")
+    assert arrays.dtype_of(native * 2.0) == dtype
+arrays.make(np.ones((1, 1)), "float64")
+arrays.make(np.ones((1, 1), dtype=bool), "bool")  # a mask belongs to the call whose arrays were made before
+assert jax.config.jax_enable_x64
+
+load = adapters()["jax"].load
+compiled, declared = load("dot_product_attention", {})
+assert declared == {"contract": "jax", "arrays": "jax"}
+plain, _ = load("dot_product_attention", {"compile": False})
+assert plain is jax.nn.dot_product_attention
+assert compiled is not plain
+assert adapters()["jax"].owned(plain) == "dot_product_attention"
+"""
+
+
+def test_the_mode_for_float64_follows_the_dtype_and_options_the_target() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_JAX], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
     ("target", "module", "package"),
     [
-        ("jax:dot_product_attention", "jax", "jax"),
+        (ATTENTION, "jax", "jax"),
         ("mlx:scaled_dot_product_attention", "mlx.core", "mlx"),
         ("keras:dot_product_attention", "keras", "keras"),
         ("onnx:Attention", "onnx.reference", "onnx"),
@@ -150,16 +197,15 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, target
         attnspec.audit(target, in_process=True)
 
 
-def test_options_of_the_target() -> None:
+def test_a_backend_that_is_none() -> None:
     with pytest.raises(UsageError, match="backend=flash: jax:dot_product_attention has default, xla, cudnn"):
-        attnspec.audit("jax:dot_product_attention", backend="flash", in_process=True)
-    load = adapters()["jax"].load
-    assert load is not None
-    import jax
+        attnspec.audit(ATTENTION, backend="flash", in_process=True)
 
-    compiled, declared = load("dot_product_attention", {})
-    assert declared == {"contract": "jax", "arrays": "jax"}
-    plain, _ = load("dot_product_attention", {"compile": False})
-    assert plain is jax.nn.dot_product_attention
-    assert compiled is not plain
-    assert adapters()["jax"].owned(plain) == "dot_product_attention"
+
+@pytest.fixture(scope="module", autouse=True)
+def no_threads_in_this_process() -> Iterator[None]:
+    """What these tests import stays: a library with threads would make every later fork of this process a warning."""
+    before = set(THREADED) & set(sys.modules)
+    yield
+    after = set(THREADED) & set(sys.modules)
+    assert after == before, f"imported into the process of the tests: {', '.join(sorted(after - before))}"

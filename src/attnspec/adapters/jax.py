@@ -125,14 +125,15 @@ def _found(device: str, jax: Any) -> Any:
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    jax = needed("jax", f"jax:{name}")
     backend = options.get("backend", "default")
     if backend not in BACKENDS:
         raise UsageError(f"backend={backend}: jax:{name} has {', '.join(BACKENDS)}")
+    jax = needed("jax", f"jax:{name}")
     function = getattr(jax.nn, name)
     if backend != "default":
         function = functools.partial(function, implementation=backend)
-    # As it is used, and several times faster here: JAX compiles each operation of a plain call anew for every shape.
+    # As it is used, and cheaper here: of a plain call JAX compiles each operation anew for every shape. Three claims in
+    # float32 take 75 s of CPU time compiled and 186 s plain; 11 s and 40 s where what was compiled is kept from before.
     if options.get("compile", True):
         function = jax.jit(function, static_argnames=STATIC)
     return function, {"contract": "jax", "arrays": "jax"}

@@ -8,8 +8,9 @@ import numpy as np
 
 from attnspec.properties.case import Case, Inputs, ValueKind
 from attnspec.properties.claim import Source, claim
+from attnspec.properties.claims.mask import SMALLEST
 from attnspec.properties.compare import nonzero, same_bits, within
-from attnspec.properties.oracle import expected, expected_gradients, visible
+from attnspec.properties.oracle import expected, expected_gradients, output, visible
 from attnspec.properties.strategies import Cases
 from attnspec.properties.subject import Attention, FloatArray
 from attnspec.properties.twins import Honest
@@ -77,7 +78,10 @@ def jacobian_is_lower_triangular(subject: Attention, case: Case) -> None:
     for name, gradient in (("keys", got.k), ("values", got.v)):
         later = gradient[:, :, t + 1 :]
         same_bits(later, np.zeros_like(later), f"gradient of output {t} for {name} after {t}", live=later.size > 0)
-    seen = np.broadcast_to((np.arange(queries) <= t)[:, None], got.v.shape)
+    # What a value gets is its weight, summed over its group: one below the normal range may underflow.
+    weights = output(subject.profile, x.but(v=np.broadcast_to(np.eye(queries), (*x.v.shape[:2], queries, queries))))[:, :, t]
+    weights = weights.reshape(*x.v.shape[:2], -1, queries).sum(2)
+    seen = np.broadcast_to((weights >= SMALLEST[case.dtype])[..., None], got.v.shape)
     nonzero(got.v, seen, f"gradient of output {t} for values up to {t}")
 
 

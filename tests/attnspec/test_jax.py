@@ -1,8 +1,8 @@
 """JAX: its own attention and functions of JAX arrays, audited on a handful of claims and cases.
 
 JAX starts threads, after which a process must not fork: it is imported in processes of its own, never by a test. It compiles
-anew for every shape, a tenth of a second each time: so the functions here are declared instead of probed, and each claim looks
-at a few cases.
+anew for every shape, a tenth of a second each time: so the functions here are declared, not probed, and each claim looks at a
+few cases.
 """
 
 from __future__ import annotations

@@ -94,7 +94,6 @@ def test_an_accident_in_one_lane_costs_one_verdict(name: str, reason: str) -> No
 
 
 def test_an_interrupt_keeps_the_verdicts_of_both_lanes() -> None:
-    families = ("softmax", "scale", "mask")
     seen: list[tuple[str, str]] = []
 
     def progress(unit: Any, _: Any) -> None:
@@ -102,13 +101,14 @@ def test_an_interrupt_keeps_the_verdicts_of_both_lanes() -> None:
         if len(seen) == 6:
             raise KeyboardInterrupt
 
-    report = attnspec.audit("plain.py::causal", select=families, jobs=2, progress=progress)
+    report = attnspec.audit("plain.py::causal", select=FAMILIES, jobs=2, progress=progress)
     assert report.interrupted
     assert report.exit_code == 130
     assert len(report.records) >= 6
-    assert {r.verdict for r in report.records} == {"HOLDS"}
+    # How far the lanes get is a matter of time, and so is whether they come to what does not apply.
+    assert {"HOLDS"} <= {r.verdict for r in report.records} <= {"HOLDS", "NOT APPLICABLE"}
     assert in_order(report)
-    first, second = (c.id for c in select(families)[:2])  # the claims that the lanes begin with
+    first, second = (c.id for c in select(FAMILIES)[:2])  # the claims that the lanes begin with
     assert {first, second} <= {r.claim for r in report.records}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnspec.properties.case import Inputs
+from attnspec.properties.case import Call, Case, Inputs, Sizes, Values
 from attnspec.properties.claim import claims
 from attnspec.properties.subject import FloatArray, Profile, Setting
 from attnspec.properties.twins import GradientTwin, Honest, TwinSubject
@@ -105,3 +105,14 @@ def test_an_empty_row_that_is_declared_to_be_nan_is_not_judged() -> None:
     profile = Profile(settings={"empty_row": Setting("nan", "declared")}, features=EVERYTHING.features)
     with pytest.raises(Inapplicable, match="declared to be NaN"):
         claim.body(TwinSubject(profile, None, None), some_cases(claim, "float32", 1)[0])
+
+
+def test_a_weight_too_small_for_float16_may_get_no_gradient() -> None:
+    """exp(-17.4) is below half of the least number of float16: it was called a broken influence."""
+    normal = Values("normal")
+    case = Case(
+        claim="grad.causal", dtype="float16", sizes=Sizes(T=3, S=3, D=2), call=Call(causal=True, scale=2.0),
+        values={"q": normal, "k": normal, "v": normal}, seed=125,
+    )  # fmt: skip
+    assert case.signed().id == "c0876655"
+    claims()["grad.causal"].body(TwinSubject(EVERYTHING, None, None), case)

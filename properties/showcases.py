@@ -254,6 +254,9 @@ def _options(make: _Maker) -> list[Case]:
         if want.mask == "always" or want.grid:
             for axes in mask_axes(profile, kind, per_row=want.empty == "always"):
                 cases.append(make(5, 7, Mask(kind, "random" if "T" in axes else "padding", axes=axes), heads=3))
+            # Where sizes agree, an axis of a mask may be taken for another.
+            per_row = [a for a in mask_axes(profile, kind, per_row=True) if len(a) < 4]
+            cases += [make(3, 7, Mask(kind, axes=axes), batch=3, heads=3) for axes in per_row]
             if want.empty != "never":
                 axes = mask_axes(profile, kind, per_row=True)[0]
                 cases += [make(5, 7, Mask(kind, axes=axes), empty=which, heads=3) for which in ("row", "sample", "all")]

@@ -32,6 +32,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
         "softmax.sign-flip",
         "softmax.values-add",
         "softmax.values-scale",
+        "softmax.weights-before-dropout",
         "softmax.weights-beside-output",
         "scale.negative",
         "scale.padded-width",

@@ -52,15 +52,25 @@ def base_two(honest: Honest, x: Inputs) -> Result:
     idea="I18",
     source=VASWANI,
     needs=("weights",),
-    given=Cases(empty="never"),
+    given=Cases(empty="never", sinks="drawn", grid=True),
     within="exact, bound",
-    mutants=("output.weights_averaged", "output.weights_not_divided", "output.weights_transposed", "output.weights_unmasked"),
+    mutants=(
+        "output.weights_averaged",
+        "output.weights_not_divided",
+        "output.weights_tail_unwritten",
+        "output.weights_transposed",
+        "output.weights_unmasked",
+        "sinks.not_in_the_weights",
+    ),
     proof=("softmax.weights-add-to-one", "mask.minus-infinity-hides"),
     dtypes="all",
     twin=doubled_weights,
 )
 def returned_weights(subject: Attention, case: Case) -> None:
-    """The weights beside the output lie in [0, 1], sum to one, are zero where hidden, and give the output."""
+    """The weights beside the output lie in [0, 1], sum to one, are zero where hidden, and give the output.
+
+    What a sink takes is missing from the sum.
+    """
     x = case.build()
     result, seen = x.result(subject, "weights"), visible(subject.profile, x)
     weights = result.weights
@@ -69,7 +79,7 @@ def returned_weights(subject: Attention, case: Case) -> None:
     same_bits(hidden, np.zeros_like(hidden), "weight of a hidden key", live=not bool(seen.all()))
     ones = rounding(subject.profile, x.but(v=np.ones_like(x.v)))
     between(weights, np.zeros(1), np.ones(1), ones * (weights > 0), "weight", why="rounding above 1, none below 0")
-    some = seen.any(-1)
+    some = seen.any(-1) & (x.sinks is None)
     total = np.where(some, weights.sum(-1), 1.0)
     within(total, np.ones(some.shape), ones[..., 0], "sum of a row's weights", why="rounding of a weighted mean of ones")
     want, each = expected(subject.profile, x), expected_weights(subject.profile, x)
@@ -107,6 +117,35 @@ def weights_change_nothing(subject: Attention, case: Case) -> None:
         "output with and without the weights",
         why=f"twice the {want.why}",
     )
+
+
+def dropped_weights(honest: Honest, x: Inputs) -> Result:
+    """Under dropout every weight beside the output is scaled as if it had been kept."""
+    return Result(honest(x), x.dtype, honest.weights(x) / (1 - x.dropout))
+
+
+@claim(
+    "softmax.weights-before-dropout",
+    level="should",
+    handle="SM2",
+    idea="I18",
+    source=Source("keras.layers.MultiHeadAttention", "argument return_attention_scores"),
+    needs=("weights", "dropout"),
+    given=Cases(empty="never"),
+    within="bound",
+    about="dropout",
+    mutants=("output.weights_after_dropout",),
+    twin=dropped_weights,
+)
+def weights_are_not_dropped(subject: Attention, case: Case) -> None:
+    """The weights beside the output are those before dropout: they sum to one also in training.
+
+    torch.nn.MultiheadAttention returns them after dropout; who plots or reuses them gets noise that sums to anything.
+    """
+    x = case.build().but(dropout=0.5)
+    want, weights = expected_weights(subject.profile, x.but(dropout=0.0)), x.result(subject, "weights").weights
+    assert weights is not None
+    within(weights, want.out, want.error, "weights under dropout", why=want.why)
 
 
 @claim(

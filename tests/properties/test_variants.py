@@ -76,14 +76,24 @@ def test_the_numpy_variants_take_numpy() -> None:
             assert np.array_equal(out, want.numpy())
 
 
+ALONE = """
+import numpy as np
+import jax.numpy as jnp
+from attnspec.properties.variants import load
+
+draw = np.random.default_rng(0).normal
+q, v = draw(size=(2, 4, 5, 3)), draw(size=(2, 2, 4, 3))
+out = load("jax_direct")(jnp.asarray(q, jnp.float32), jnp.zeros((2, 2, 4, 3)), jnp.asarray(v, jnp.float32))
+assert out.dtype == jnp.float32
+assert np.allclose(out, np.repeat(v.mean(2, keepdims=True), 2, axis=1), atol=1e-6)
+"""
+
+
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_the_jax_variant_takes_jax() -> None:
-    import jax.numpy as jnp
-
-    q, k, v = (jnp.asarray(x.numpy()) for x in inputs("float32", S=4))
-    out = load("jax_direct")(q, jnp.zeros_like(k), v)
-    want = output(attention(*(torch.from_numpy(np.array(x)) for x in (q, jnp.zeros_like(k), v))))
-    assert np.array_equal(np.array(out), want.numpy())
+    """In a process of its own: JAX has threads, and tests after this one fork."""
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_weights_come_beside_the_output_where_asked_for() -> None:

@@ -30,14 +30,15 @@ def matrix_page() -> str:
     columns = [c for c in claims() if any(c in row for row in rows.values())]
     distinct = {tuple(row) for row in rows.values() if row}
     blind = [m for m in rows if m not in matrix.NOT_BLIND]
-    survivors = [m for m, row in in_ci.items() if not row]
-    both = sum(None not in found for found in elsewhere.values())
+    survivors = [m for m, row in rows.items() if not row and not in_ci.get(m)]
+    everywhere = sum(None not in found for found in elsewhere.values())
     lines = [
         "# Kill matrix\n",
         f"{len(rows)} planted defects, {_share(rows, rows)} caught in a quick audit with {len(distinct)} different patterns "
         f"of violated claims, {_share(rows, rows | in_ci)} in a ci audit. {len(blind)} were written by authors who had "
-        f"not read the claims: {_share(blind, rows)} caught in quick, {_share(blind, rows | in_ci)} in ci. {both} are also "
-        f"caught at each of {len(matrix.ELSEWHERE)} other seeds and sizes.\n",
+        f"not read the claims: {_share(blind, rows)} caught in quick, {_share(blind, rows | in_ci)} in ci. Of "
+        f"{len(elsewhere)} that were looked at, {everywhere} are also caught at each of {len(matrix.ELSEWHERE)} other seeds and "
+        "sizes.\n",
         "Each claim is a column, in the order of the list; `x` marks a violation in a quick audit.\n",
         "\n".join(f"{i}. `{c}`" for i, c in enumerate(columns, start=1)),
         "",

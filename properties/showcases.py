@@ -275,7 +275,7 @@ def _options(make: _Maker) -> list[Case]:
     if want.admits("window", profile) and (want.window == "always" or want.grid):
         cases += [make(8, 8, window=w, **flag) for w in (1, 3, 9) for flag in causal]
     if want.storage == "drawn":
-        cases += [make(5, 7, storage=storage) for storage in STORAGES[1:]]
+        cases += [make(5, n, storage=storage) for storage in STORAGES[1:] for n in (7, 9)]  # about a block of 8
     return cases
 
 

@@ -7,17 +7,19 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from attnspec.auditor import Report
 from attnspec.cli import _worse
 from attnspec.properties.case import Case, Sizes
 from attnspec.properties.verdict import Evidence, Record, Verdict, exit_code, failing_levels, number
+from attnspec.report.terminal import small
 
 V, U, H, N = Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.HOLDS, Verdict.NOT_APPLICABLE
 FIELDS = """
-    format spec target options claim level dtype device profile seed verdict reason decided_by cases exposed ratio
-    ratio_limit equivalent_precision fits case evidence implied_by causes depends exception seconds versions
+    format spec target options claim level dtype device profile seed verdict reason decided_by cases tried exposed outside
+    ratio ratio_limit equivalent_precision fits case evidence implied_by causes depends exception seconds versions
 """  # docs/verdicts.md, in its order
 
 
@@ -138,3 +140,10 @@ def test_exit_codes_of_several_targets() -> None:
     priority = [2, 130, 1, 3, 5, 0]
     for several in permutations(priority, 2):
         assert _worse(*several) == min(several, key=priority.index)
+
+
+def test_arrays_of_any_rank_are_printed() -> None:
+    """A mask of rank 1 once ended a whole audit with an error of ours."""
+    assert small(np.array([True, False])) == "[1, 0]"
+    assert small(np.array(0.5)) == "0.5"
+    assert small(np.ones((1, 1, 2, 2))) == "[[1, 1], [1, 1]]"

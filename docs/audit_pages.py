@@ -37,8 +37,8 @@ def matrix_page() -> str:
         f"{len(rows)} planted defects, {_share(rows, rows)} caught in a quick audit with {len(distinct)} different patterns "
         f"of violated claims, {_share(rows, rows | in_ci)} in a ci audit. {len(blind)} were written by authors who had "
         f"not read the claims: {_share(blind, rows)} caught in quick, {_share(blind, rows | in_ci)} in ci. Of "
-        f"{len(elsewhere)} that were looked at, {everywhere} are also caught at each of {len(matrix.ELSEWHERE)} other seeds and "
-        "sizes.\n",
+        f"{len(elsewhere)} that were looked at, {everywhere} are also caught at each of {len(matrix.ELSEWHERE)} other seeds "
+        "and sizes.\n",
         "Each claim is a column, in the order of the list; `x` marks a violation in a quick audit.\n",
         "\n".join(f"{i}. `{c}`" for i, c in enumerate(columns, start=1)),
         "",

@@ -84,6 +84,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
         "grad.output-unchanged",
         "grad.reference",
         "grad.values-by-weights",
+        "grad.zero-scale",
         "random.heads-differ",
         "random.independent",
         "random.keep-rate",

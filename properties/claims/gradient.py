@@ -136,7 +136,7 @@ def hidden_keys_get_none(subject: Attention, case: Case) -> None:
     A weight that is exactly zero annuls both factors. Whether a mask, a bias of -inf, the causal flag or a window hides.
     """
     x = case.build()
-    t = case.seed % x.q.shape[2]
+    t = (x.q.shape[2] - 1 - case.seed) % x.q.shape[2]  # a late row: a window hides early keys from it
     cotangent = np.zeros((*x.q.shape[:3], x.v.shape[3]))
     cotangent[:, :, t] = case.cotangent()[:, :, t]
     got, seen = subject.vjp(x.q, x.k, x.v, cotangent, **x.options), visible(subject.profile, x)[:, :, t]
@@ -201,3 +201,30 @@ def recording_changes_nothing(subject: Attention, case: Case) -> None:
     want = expected(subject.profile, x)
     recorded = subject.vjp(x.q, x.k, x.v, case.cotangent(), **x.options).out
     within(recorded, x.through(subject), 2 * want.error, "output while gradients are recorded", why=f"twice the {want.why}")
+
+
+def values_halved(honest: Honest, x: Inputs, cotangent: FloatArray) -> dict[str, FloatArray]:
+    """The gradient for values is half of what it should be."""
+    found = honest.gradients(x, cotangent)
+    return found | {"v": found["v"] / 2}
+
+
+@claim(
+    "grad.zero-scale",
+    level="should",
+    handle="GR1",
+    idea="I19",
+    source=Source("torch.nn.functional.scaled_dot_product_attention", "argument scale"),
+    needs=("gradients", "scale"),
+    given=Cases(scale="always", scales=(0.0,), causal="never", mask="never", window="never", softcap="never", gains=(1.0,)),
+    within="bound",
+    about="scale",
+    mutants=("gradient.divides_by_scale",),
+    gradient_twin=values_halved,
+)
+def zero_scale_has_gradients(subject: Attention, case: Case) -> None:
+    """At scale = 0 queries and keys get no gradient and values an equal share of each row: nothing divides by the scale."""
+    x, cotangent = case.build(), case.cotangent()
+    got = subject.vjp(x.q, x.k, x.v, cotangent, **x.options)
+    for name, want in expected_gradients(subject.profile, x, cotangent).items():
+        within(getattr(got, name), want.out, want.error, f"gradient for {name} at scale = 0", why=want.why)

@@ -99,9 +99,9 @@ def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     handle="IV9",
     idea="I16",
     source=Source("docs/conventions.md", "surroundings"),
-    given=Cases(mask="drawn", window="never", softcap="never", scale="never"),
+    given=Cases(mask="drawn", window="never", scale="never"),
     within="bound",
-    mutants=("surroundings.default_dtype", "surroundings.reseeds"),
+    mutants=("state.cap_lost_without_grad", "surroundings.default_dtype", "surroundings.reseeds"),
     twin=minds_its_surroundings,
 )
 def surroundings_do_not_matter(subject: Attention, case: Case) -> None:
@@ -127,14 +127,14 @@ def surroundings_do_not_matter(subject: Attention, case: Case) -> None:
     given=Cases(gains=(1.0,), empty="never", softcap="never", values=dict.fromkeys("qkv", ("normal",))),
     within="exact",
     dtypes="all",
-    mutants=("softmax.hides_nan",),
+    mutants=("softmax.hides_nan", "robust.nan_reaches_all"),
     twin=hides_nan,
 )
 def nan_reaches_the_rows_that_see_it(subject: Attention, case: Case) -> None:
-    """A NaN in a query, key or value makes every row that sees it NaN, and no row of another sample or head group.
+    """A NaN in a key or value makes every row that sees it NaN, and no row of another sample, head group or query.
 
-    So an error upstream shows. What a row becomes that does not see the NaN, because a mask hides it, is left to
-    `mask.hidden-nan`.
+    So an error upstream shows. One in a query must stay in its row. What a row becomes that does not see the NaN, because a
+    mask hides it, is left to `mask.hidden-nan`.
     """
     x = case.build()
     b, g = case.seed % x.k.shape[0], case.seed % x.k.shape[1]
@@ -155,6 +155,10 @@ def nan_reaches_the_rows_that_see_it(subject: Attention, case: Case) -> None:
         same_bits(
             out[elsewhere], plain[elsewhere], f"output of other samples and heads than those of a NaN in {name}", live=False
         )
+    spoiled, others = x.q.copy(), np.ones(x.q.shape[:3], dtype=bool)
+    spoiled[b, 0, 0, 0], others[b, 0, 0] = np.nan, False
+    out = x.but(q=spoiled).through(subject)
+    same_bits(out[others], plain[others], "output of other queries than the one that holds a NaN")
 
 
 @claim(

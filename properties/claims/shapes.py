@@ -91,7 +91,7 @@ def _without(profile: Profile) -> Iterator[dict[str, int]]:
     needs=("non-causal",),
     given=PLAIN,
     within="exact",
-    mutants=("shapes.shortest_wins", "shapes.mask_cut_to_fit"),
+    mutants=("shapes.shortest_wins", "shapes.mask_cut_to_fit", "robust.uneven_groups"),
     twin=takes_anything,
 )
 def wrong_shapes_are_refused(subject: Attention, case: Case) -> None:
@@ -125,6 +125,9 @@ def _wrong(x: Inputs, profile: Profile) -> Iterator[tuple[str, Inputs]]:
             f"{x.k.shape[0] + 1} samples of keys and values for {x.k.shape[0]} of queries",
             x.but(k=longer(x.k, 0), v=longer(x.v, 0)),
         )
+    if profile.offers("grouped"):
+        two, three = np.repeat(x.k[:, :1], 2, axis=1), np.repeat(x.q[:, :1], 3, axis=1)
+        yield "3 heads of queries for 2 of keys and values", x.but(q=three, k=two, v=np.repeat(x.v[:, :1], 2, axis=1))
     masks: dict[str, Any] = {}
     shape = (x.q.shape[2], S + 1)
     if profile.offers("mask") and "TS" in profile.get("mask_axes", ()):

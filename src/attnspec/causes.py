@@ -30,7 +30,7 @@ def explain(records: Sequence[Record]) -> None:
     order = sorted(violated, key=lambda c: (clear and _slight(violated[c]), *_directness(c)))
     implied = _folded(order, violated, clear)
     causes = _causes(order, implied, held)
-    if left := _left_over(order, implied, causes):
+    if left := _left_over([c for c in order if not _needs_what_the_root_is_about(c, implied, violated)], implied, causes):
         implied = _folded(order, violated, clear, own=left)
         causes = _causes(order, implied, held)
     for record in records:
@@ -83,6 +83,13 @@ def _left_over(order: Sequence[str], implied: dict[str, str], causes: dict[str, 
         if rows and _seen_to_fail(claim) and not any({claim, implied[claim]} <= row for row in rows):
             return claim
     return None
+
+
+def _needs_what_the_root_is_about(claim: str, implied: dict[str, str], violated: dict[str, Record]) -> bool:
+    """Whether the minimal case kept the option that the explaining claim is about: without it the claim holds."""
+    case, about = violated[claim].case, claims()[implied[claim]].about if claim in implied else None
+    given = claims()[claim].given
+    return case is not None and about in options(case) and getattr(given, str(about), None) == "drawn"
 
 
 def _best(causes: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:

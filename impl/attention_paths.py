@@ -178,8 +178,8 @@ def weights_of(
         elif empty is not None:
             mask = mask.masked_fill(empty, 0.0)
     # baddbmm scales and adds before it rounds. Where nothing is to be added it gets a zero: torch 2.13 reads what beta=0
-    # should ignore, so that memory with NaN would spread, and leaves the result unwritten where alpha is 0 as well (bfloat16 on
-    # CPU).
+    # should ignore, so that memory with NaN would spread, and leaves the result unwritten where alpha is 0 as well (bfloat16
+    # on CPU).
     start, beta = q.new_zeros(1, 1, 1), int(scale == 0)
     if mask is not None and softcap is None:
         start, beta = mask.expand(B, H, T, S).reshape(B * G, H // G * T, S), 1

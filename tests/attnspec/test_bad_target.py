@@ -249,13 +249,13 @@ def interrupted(folder: Path, calls: int) -> tuple[int, str, str]:
 
 
 def test_interrupted_after_some_verdicts(folder: Path) -> None:
-    code, out, err = interrupted(folder, 150)
+    code, out, err = interrupted(folder, 700)
     assert "Traceback" not in err
     assert "interrupted: what is printed is valid" in out
     assert code == 130
     lines = [json.loads(line) for line in (folder / "r.json").read_text().splitlines()]
     assert lines[0]["format"] == "attnspec-run/1"
-    assert {line["verdict"] for line in lines[1:]} == {"HOLDS"}  # records, and no summary
+    assert {line["verdict"] for line in lines[1:]} - {"NOT APPLICABLE"} == {"HOLDS"}  # records, and no summary
     assert set(words(out).values()) == {"OK"}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +35,6 @@ TORCH = """
 import torch
 def attention(q, k, v, *, causal=False):
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-"""
-JAX = """
-import jax, jax.numpy as jnp
-def attention(q, k, v):
-    return jax.nn.softmax(q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5) @ v
 """
 
 
@@ -84,16 +78,6 @@ def test_gradients_of_torch(subject, tmp_path: Path) -> None:
     x = case.build()
     found = made.vjp(x.q, x.k, x.v, case.cotangent(), **x.options)
     assert f"{found.v.flat[0]:.4f}" in run(loaded, made, case, tmp_path, "grad.reference")
-
-
-@pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
-def test_gradients_of_jax(subject, tmp_path: Path) -> None:
-    loaded, made = subject(JAX, "jax_gradients", dtypes="float32")
-    case = Case("grad.reference", "float32", SIZES)
-    x = case.build()
-    found = made.vjp(x.q, x.k, x.v, case.cotangent(), **x.options)
-    text = run(loaded, made, case, tmp_path, "grad.reference")
-    assert f"{found.v.flat[0]:.3f}"[:5] in text
 
 
 def test_a_generator_is_made_again_from_the_seed(subject, tmp_path: Path) -> None:

@@ -49,9 +49,15 @@ class Honest:
         return log_sum_exp(scores(call.q, call.k, mask=call.seen, bias=call.bias, scale=call.scale, softcap=call.softcap))
 
     def gradients(self, x: Inputs, cotangent: FloatArray) -> dict[str, FloatArray]:
-        seen = visible(self.profile, x)
-        found = attention_backward(x.q, x.k, x.v, cotangent, mask=seen, bias=x.bias, scale=x.scale, softcap=x.softcap)
-        return dict(zip("qkv", found, strict=False))
+        """For q, k, v. A sink is one more key, without a value, whose score is all bias."""
+        seen, keys, bias, k, v = visible(self.profile, x), x.k.shape[2], x.bias, x.k, x.v
+        if x.sinks is not None:
+            column = np.broadcast_to(x.sinks[:, None, None], (*seen.shape[:3], 1))
+            bias = np.concatenate([np.broadcast_to(0.0 if bias is None else bias, seen.shape), column], -1)
+            seen = np.concatenate([seen, np.ones_like(seen[..., :1])], -1)
+            k, v = (np.concatenate([a, np.zeros_like(a[:, :, :1])], 2) for a in (k, v))
+        found = attention_backward(x.q, k, v, cotangent, mask=seen, bias=bias, scale=x.scale, softcap=x.softcap)
+        return {"q": found[0], "k": found[1][:, :, :keys], "v": found[2][:, :, :keys]}
 
 
 Twin = Callable[[Honest, Inputs], FloatArray | Result]

@@ -52,6 +52,11 @@ def key(target: str, options: Mapping[str, str]) -> str:
     return " ".join([target, *(f"-o {k}={v}" for k, v in options.items())])
 
 
+def _reason(reason: str) -> str:
+    """Why a claim does not apply, without what differs from seed to seed: the case that happened to be refused last."""
+    return "its cases are refused" if reason.startswith("refuses ") else reason.partition(";")[0][:80]
+
+
 def verdicts(report: Report) -> dict[str, str]:
     """What is known of each claim in a line: `HOLDS [float64 float32]`, `NOT APPLICABLE: reason [...]`, joined by `;`."""
     lines: dict[str, str] = {}
@@ -60,7 +65,7 @@ def verdicts(report: Report) -> dict[str, str]:
         for record in sorted(records, key=lambda r: DTYPES.index(r.dtype)):
             word = record.verdict.value
             if record.verdict is Verdict.NOT_APPLICABLE and record.reason:
-                word += f": {record.reason.partition(';')[0][:80]}"
+                word += f": {_reason(record.reason)}"
             elif record.verdict is Verdict.VIOLATED:
                 word += f" ({record.level})"
             by_verdict.setdefault(word, []).append(record.dtype)

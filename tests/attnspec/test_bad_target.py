@@ -9,9 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import attnspec
+from attnspec.properties.variants import load
+from attnspec.properties.verdict import Verdict
 
 BAD = """
 import os, signal, sys, time
@@ -173,6 +179,18 @@ def test_an_exception_that_depends_on_values(cli) -> None:
     replayed = cli("replay", prefix)
     assert words(replayed.stdout)["robust.no-exception"] == "FAIL"
     assert replayed.returncode == 1
+
+
+def test_a_warning_is_not_an_exception() -> None:
+    """Not even where warnings are errors, as in this test suite: NumPy warns of an exponential that overflows."""
+
+    def warns(q, k, v):
+        if np.abs(q).max(initial=0) > 2:
+            warnings.warn("large", RuntimeWarning, stacklevel=1)
+        return load("numpy_direct")(q, k, v)
+
+    report = attnspec.audit(warns, select=("reference", "robust"), dtypes="float32")
+    assert {r.verdict for r in report.records if r.claim in ("robust.no-exception", "reference.forward")} == {Verdict.HOLDS}
 
 
 def test_nan_is_a_violation(cli) -> None:

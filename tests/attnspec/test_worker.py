@@ -125,8 +125,8 @@ def test_the_profile_is_probed_once() -> None:
     assert report.exit_code == 0
     files = [file.read_text().split() for file in Path.cwd().glob("calls-*")]
     assert len(files) == 2
-    probed = [calls for calls in files if calls[:2] == files[0][:2]]
-    assert len(probed) == 1
+    first = [calls[:8] for calls in files]  # of the probes; a claim's own cases may begin with some of their lengths
+    assert first[0] != first[1]
 
 
 def test_the_next_worker_does_not_wait_for_what_is_being_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ demo: $(BIN)/attnspec
 # little, as audits run in workers.
 test: $(VENV)/test-ready
 	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=100 tests/reference
-	$(BIN)/python -m pytest -n $(JOBS) --ignore tests/reference
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore tests/reference
 
 check: lint types test
 

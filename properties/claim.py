@@ -75,7 +75,7 @@ OF_VALUES = ("softmax", "scale", "reference", "random")  # families that say whi
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
 Body = Callable[["Attention", "Case"], None]
-Dtypes = Literal["widest", "all"]
+Dtypes = Literal["widest", "all", "float32"]
 WIDEST = 2  # how many of the dtypes that a subject offers, the widest first, "widest" means
 Option = Literal[
     "causal", "mask", "bias", "window", "softcap", "scale", "grouped", "heads", "batch", "empty", "sinks", "dropout"
@@ -125,6 +125,8 @@ class Claim:
 
     def dtypes_of(self, offered: Sequence[str]) -> tuple[str, ...]:
         """The dtypes to look at, the widest first, among those that a subject offers."""
+        if self.dtypes == "float32":
+            return (self.dtypes,)
         ordered = [dtype for dtype in DTYPES if dtype in offered]
         return tuple(ordered if self.dtypes == "all" else ordered[:WIDEST])
 

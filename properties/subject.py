@@ -21,11 +21,15 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")  # in the order in which 
 PRECISION = {"float64": "wide", "float32": "wide", "bfloat16": "stored-blocks", "float16": "stored-blocks"}
 PRECISIONS = ("wide", "fused", "stored", "stored-blocks")
 
+UNDER = "under: "  # a need that begins so names the surroundings of the call
+AUTOCAST = "autocast to bfloat16"  # those that change the output, within limits
+
 FEATURES = {
     "rectangular": "T != S",
     "value-width": "values of another width than keys (E != D)",
     "mask": "a boolean mask",
     "bias": "an additive mask or bias",
+    "mask-column": "a mask with one column for all keys",
     "causal": "a causal mask",
     "non-causal": "a call without a causal mask",
     "causal-rectangular": "a causal mask at T < S",
@@ -45,6 +49,8 @@ FEATURES = {
     "weights": "the attention weights beside the output",
     "lse": "the log-sum-exp of each row beside the output",
     "dropout": "dropout of weights, drawn from a seed",
+    "own-seed": "a seed or generator of its own for dropout",
+    "autocast": "calls under autocast to bfloat16",
     "sinks": "a sink logit of each head",
 }
 

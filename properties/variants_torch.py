@@ -65,12 +65,13 @@ def _weights(s: Tensor) -> Tensor:
 
 
 def online_blocks(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[_Options]) -> Tensor:
-    """Online softmax over blocks of three keys."""
+    """Online softmax over blocks of three keys, larger ones where there are thousands of keys."""
     s, w = _scores(q, k, options), _grouped(v, q.shape[1])
     top = torch.full_like(s[..., :1], -INF).detach()
     total, out = torch.zeros_like(s[..., :1]), torch.zeros_like(s[..., :1] * w[..., :1, :])
-    for i in range(0, s.shape[-1], 3):
-        part, values = s[..., i : i + 3], w[..., i : i + 3, :]
+    block = max(3, s.shape[-1] // 512)
+    for i in range(0, s.shape[-1], block):
+        part, values = s[..., i : i + block], w[..., i : i + block, :]
         new = torch.maximum(top, part.detach().amax(-1, keepdim=True))
         base = new.masked_fill(new == -INF, 0.0)
         e, keep = (part - base).exp(), (top - base).exp()

@@ -17,6 +17,8 @@ from attnspec.reference.mask import causal_mask, window_mask
 
 ROOMY = ("TS", "1TS", "11TS", "HTS", "B1TS", "1HTS", "BHTS")  # the mask shapes with a row for each query, smallest first
 
+NO_NUMBER = 12345.0
+
 SMALLEST = {"float64": 2.0**-1000, "float32": 2.0**-120, "bfloat16": 2.0**-120, "float16": 2.0**-13}  # in the normal range
 
 
@@ -49,6 +51,17 @@ def one_key_on(honest: Honest, x: Inputs) -> FloatArray:
     full = (*x.q.shape[:3], x.k.shape[2])
     moved = {n: np.roll(a, 1, -1) for n in ("mask", "bias") if (a := getattr(x, n)) is not None and a.shape != full}
     return honest(x.but(**moved))
+
+
+def column_is_the_first_key(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: a mask with one column holds for key 0 only."""
+    keys = x.k.shape[2]
+    first = np.arange(keys) == 0
+    if x.mask is not None and x.mask.shape[-1] == 1 < keys:
+        return honest(x.but(mask=x.mask | ~first))
+    if x.bias is not None and x.bias.shape[-1] == 1 < keys:
+        return honest(x.but(bias=np.where(first, x.bias, 0.0)))
+    return honest(x)
 
 
 def mask_alone(honest: Honest, x: Inputs) -> FloatArray:
@@ -136,6 +149,38 @@ def mask_composes_with_bias(subject: Attention, case: Case) -> None:
         np.where(some, one.through(subject), 0.0),
         2 * want.error,
         "output under mask and bias against the bias that holds both",
+        why=f"twice the {want.why}",
+    )
+
+
+@claim(
+    "mask.one-column",
+    level="must",
+    handle="MK8",
+    idea="I25",
+    source=Source("array API standard", "broadcasting"),
+    needs=("mask-column",),
+    given=Cases(mask="always", causal="never", window="never", scale="never", softcap="never"),
+    within="bound",
+    about="mask",
+    mutants=("rank.key_axis_not_broadcast",),
+    twin=column_is_the_first_key,
+)
+def one_column_holds_for_every_key(subject: Attention, case: Case) -> None:
+    """A mask with one column says the same as with that column repeated for every key."""
+    x = case.build()
+    name = "mask" if x.bias is None else "bias"
+    whole = getattr(x, name)
+    column = whole[..., :1]
+    if subject.profile.get("empty_row") == "raises":  # nothing else hides a key here: a row sees all of them or none
+        column = np.ones_like(column) if name == "mask" else np.where(np.isneginf(column), 0.0, column)
+    narrow, full = x.but(**{name: column}), x.but(**{name: np.broadcast_to(column, whole.shape).copy()})
+    want = expected(subject.profile, full)
+    within(
+        np.nan_to_num(narrow.through(subject), nan=NO_NUMBER),  # an empty row may be NaN, in both
+        np.nan_to_num(full.through(subject), nan=NO_NUMBER),
+        2 * want.error,
+        "output under a mask with one column against that column repeated",
         why=f"twice the {want.why}",
     )
 

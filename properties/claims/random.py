@@ -13,10 +13,10 @@ import numpy as np
 from attnspec.properties import numbers
 from attnspec.properties.case import Case, Inputs
 from attnspec.properties.claim import Source, claim
-from attnspec.properties.compare import same_bits, statistic, within
+from attnspec.properties.compare import none_of, same_bits, statistic, within
 from attnspec.properties.oracle import expected, expected_gradients, noise, output, unit, visible
 from attnspec.properties.strategies import Cases
-from attnspec.properties.subject import Attention, BoolArray, FloatArray, Profile
+from attnspec.properties.subject import UNDER, Attention, BoolArray, FloatArray, Profile, Result
 from attnspec.properties.twins import Honest
 
 SRIVASTAVA = Source("Srivastava et al., JMLR 15 (2014)", "sec. 4")
@@ -118,6 +118,11 @@ def other_each_time(honest: Honest, x: Inputs) -> FloatArray:
 
 class _other_each_time:  # noqa: N801 - the twin's own count of calls
     seed = 0
+
+
+def reseeds_everyone(honest: Honest, x: Inputs) -> Result:
+    """A twin: it seeds the global generator."""
+    return Result(dropped_right(honest, x), x.dtype, changed=("the random state",))
 
 
 def dropped_right(honest: Honest, x: Inputs) -> FloatArray:
@@ -305,6 +310,25 @@ def seed_says_what_is_dropped(subject: Attention, case: Case) -> None:
     same_bits(x.through(subject), first, "output of the same call with the same seed", live=True, noise=allowed)
     plain, other = x.but(dropout=0.0), x.but(dropout=0.0, seed=case.seed + 1)
     same_bits(other.through(subject), plain.through(subject), "output at rate 0 for another seed", live=True, noise=allowed)
+
+
+@claim(
+    "random.leaves-the-global-state",
+    level="must",
+    handle="IV9",
+    idea="I28",
+    source=Source("https://numpy.org/neps/nep-0019-rng-policy.html"),
+    needs=("dropout", "own-seed"),
+    given=SOME,
+    within="exact",
+    about="dropout",
+    mutants=("state.reseeds_everyone",),
+    twin=reseeds_everyone,
+)
+def a_seed_of_its_own_is_all_it_takes(subject: Attention, case: Case) -> None:
+    """A function that is given a seed or a generator draws from no other and leaves the global ones as they were."""
+    x = case.build().but(dropout=rate(case))
+    none_of(x.result(subject, UNDER + "another random state").changed, "global state that a call with a seed altered")
 
 
 @claim(

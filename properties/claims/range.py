@@ -21,6 +21,7 @@ from attnspec.reference.softmax import softmax
 
 FLASH = Source("arXiv:2205.14135", "3.1 and algorithm 1")
 BEYOND_FLOAT16 = 2.0**19  # where scores are held in float32: eight times the largest number of float16
+LONG = 100_003  # keys: more than an index of 16 bits can count, and no multiple of a block
 KEYS = 1 << 12  # sixteen times what a sum of ones in bfloat16 can reach, twice what one in float16 can
 
 
@@ -36,6 +37,12 @@ def stalled(honest: Honest, x: Inputs) -> FloatArray:
     """A sum of equal weights, one by one in float16, stops growing after 2^11 of them."""
     stopped: float = min(1.0, 2048.0 / x.k.shape[2])
     return honest(x) * stopped
+
+
+def sixteen_bit_index(honest: Honest, x: Inputs) -> FloatArray:
+    """A twin: keys are counted in 16 bits."""
+    wrapped = np.arange(x.k.shape[2]) % (1 << 16)
+    return honest(x.but(k=x.k[:, :, wrapped], v=x.v[:, :, wrapped]))
 
 
 @claim(
@@ -120,3 +127,40 @@ def many_equal_keys(subject: Attention, case: Case) -> None:
     allowed = bounds.forward(x.q, x.k, x.v, visible=np.ones((1, KEYS), dtype=bool), precision=of_class(kind, x.dtype)).error
     why = f"bound E of docs/bounds.md (Forward), class {kind}, {KEYS} keys"
     within(x.through(subject), x.v[:, :, :1], allowed, "mean of equal values", why=why)
+
+
+@claim(
+    "softmax.long-context",
+    level="must",
+    handle="RB4",
+    idea="I18",
+    source=Source("docs/bounds.md", "Forward: terms that grow with the number of keys"),
+    needs=("rectangular",),
+    given=Cases(
+        causal="never",
+        mask="never",
+        window="never",
+        softcap="never",
+        scale="never",
+        grouped="never",
+        sizes={"B": 1, "H": 1, "G": 1, "T": 2, "S": LONG, "D": 2, "E": 2},
+        values={"q": ("ones",), "k": ("normal",), "v": ("normal",)},
+        gains=(1.0,),
+        draws=1,
+    ),
+    within="bound",
+    mutants=("shapes.sixteen_bit_positions",),
+    dtypes="float32",
+    twin=sixteen_bit_index,
+)
+def long_context(subject: Attention, case: Case) -> None:
+    """Over 100 003 keys the error is no larger than the bound, which grows with their number.
+
+    Three keys count most: the first, the one after 2^16, and the last. What is not read at one end, or twice, shows.
+    """
+    x = case.build()
+    factor = subject.profile.get("scale") or x.q.shape[3] ** -0.5
+    stands_out = 2.0 ** floor(log2(16 / abs(factor * x.q.shape[3])))  # a score between 8 and 16
+    x.k[:, :, [0, 1 << 16, -1]] = stands_out if factor > 0 else -stands_out
+    want = expected(subject.profile, x)
+    within(x.through(subject), want.out, want.error, f"output over {LONG} keys", why=want.why)

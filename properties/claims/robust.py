@@ -5,18 +5,18 @@ from __future__ import annotations
 from itertools import count
 
 import numpy as np
+from msgspec.structs import replace
 
 from attnspec.properties.case import Case, Inputs
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import none_of, same_bits, within
 from attnspec.properties.oracle import expected, visible
 from attnspec.properties.strategies import Cases
-from attnspec.properties.subject import Attention, FloatArray, Result
+from attnspec.properties.subject import AUTOCAST, PRECISION, UNDER, Attention, FloatArray, Result, Setting
 from attnspec.properties.twins import Honest, next_key
 
 ENGINE = Source("docs/conventions.md", "refusals")
 CALLS = count(1)
-UNDER = "under: "  # a need that begins so names the surroundings of the call
 
 
 def counts_its_calls(honest: Honest, x: Inputs) -> FloatArray:
@@ -63,11 +63,9 @@ def same_call_same_bits(subject: Attention, case: Case) -> None:
 
 
 def _larger(case: Case) -> object:
-    import msgspec
-
     sizes = case.sizes
     grown = {"T": sizes.T + 1, "S": sizes.S + 1}
-    return msgspec.structs.replace(sizes, **grown) if case.values["v"].kind != "one-hot" or sizes.E != sizes.S else sizes
+    return replace(sizes, **grown) if case.values["v"].kind != "one-hot" or sizes.E != sizes.S else sizes
 
 
 @claim(
@@ -101,7 +99,7 @@ def inputs_are_left_alone(subject: Attention, case: Case) -> None:
     source=Source("docs/conventions.md", "surroundings"),
     given=Cases(mask="drawn", window="never", scale="never"),
     within="bound",
-    mutants=("state.cap_lost_without_grad", "surroundings.default_dtype", "surroundings.reseeds"),
+    mutants=("state.cap_lost_without_grad", "state.default_dtype", "surroundings.default_dtype", "surroundings.reseeds"),
     twin=minds_its_surroundings,
 )
 def surroundings_do_not_matter(subject: Attention, case: Case) -> None:
@@ -116,6 +114,32 @@ def surroundings_do_not_matter(subject: Attention, case: Case) -> None:
         result = x.result(subject, UNDER + name)
         none_of(result.changed, f"surroundings that a call altered ({name})")
         within(result.out, plain, 2 * want.error, f"output under {name} against that without", why=f"twice the {want.why}")
+
+
+@claim(
+    "robust.autocast",
+    level="must",
+    handle="RB5",
+    idea="I16",
+    source=Source("torch.autocast", "CPU and CUDA ops that can autocast to bfloat16"),
+    needs=("autocast",),
+    # Numbers that are exact in bfloat16, so that only what happens inside is rounded.
+    given=Cases(scale="never", window="never", values=dict.fromkeys("qkv", ("normal", "integers", "ties")), gains=(1.0,)),
+    within="bound",
+    dtypes="float32",
+    mutants=("surroundings.autocast_to_eight_bits", "surroundings.autocast_forgets_the_scale"),
+    twin=minds_its_surroundings,
+)
+def autocast_is_as_good_as_bfloat16(subject: Attention, case: Case) -> None:
+    """Under autocast to bfloat16 the output is as near the reference as one computed in bfloat16 must be.
+
+    Whichever operations autocast narrows: the bound is that of the widest class, since what a subject promises about its sums
+    in bfloat16 is not what autocast makes of those in float32.
+    """
+    x, profile = case.build(), subject.profile
+    widest = replace(profile, settings=profile.settings | {"precision": Setting(dict(PRECISION), "default")})
+    want = expected(widest, x.but(dtype="bfloat16"))
+    within(x.result(subject, UNDER + AUTOCAST).out, want.out, want.error, "output under autocast", why=want.why)
 
 
 @claim(

@@ -40,3 +40,14 @@ def mask_cut_to_fit(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options])
     if (mask := options.get("mask")) is not None and mask.shape[-1] > k.shape[2]:
         options["mask"] = mask[..., : k.shape[2]]
     return attention(q, k, v, **options)
+
+
+@mutant(
+    "shapes.sixteen_bit_positions",
+    imitates="positions of keys kept in sixteen bits",
+    source="claims.md: RB4, long n",
+)
+def sixteen_bit_positions(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """The key after the 65536th is the first one again."""
+    at = torch.arange(k.shape[2], device=k.device) % (1 << 16)
+    return attention(q, k[:, :, at], v[:, :, at], **options)

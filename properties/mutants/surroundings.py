@@ -30,3 +30,27 @@ def reseeds(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Outp
     """Seeds the global generator at every call."""
     torch.manual_seed(0)
     return attention(q, k, v, **options)
+
+
+@mutant(
+    "surroundings.autocast_to_eight_bits",
+    imitates="values kept in float8 wherever autocast is on",
+    source="claims.md: RB5, autocast",
+)
+def autocast_to_eight_bits(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """Values have four significant bits under autocast."""
+    if torch.is_autocast_enabled("cpu"):
+        v = v.to(torch.float8_e4m3fn).to(v.dtype)
+    return attention(q, k, v, **options)
+
+
+@mutant(
+    "surroundings.autocast_forgets_the_scale",
+    imitates="a second path for autocast, to which the factor of the scores is not handed on",
+    source="claims.md: RB5, autocast",
+)
+def autocast_forgets_the_scale(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """Scores are not scaled under autocast."""
+    if torch.is_autocast_enabled("cpu"):
+        options["scale"] = 1.0
+    return attention(q, k, v, **options)

@@ -13,13 +13,12 @@ import numpy as np
 from attnspec import returned, surroundings
 from attnspec.adapters import Array, Arrays
 from attnspec.layout import brought_back, laid_out, mask_laid_out
-from attnspec.properties.subject import BoolArray, FloatArray, Gradients, Profile, Result
+from attnspec.properties.subject import AUTOCAST, UNDER, BoolArray, FloatArray, Gradients, Profile, Result
 from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
 from attnspec.randomness import seeded, source
 from attnspec.refusals import OPTIONS, condition, given
 from attnspec.signature import OFF, Signature
 
-UNDER = "under: "  # a need that begins so names the surroundings of the call (surroundings.py)
 NO_WINDOW = 1 << 30  # for a function whose window is a required argument
 INTERNAL = (IndexError, KeyError, AttributeError, NameError, ZeroDivisionError, RecursionError, SystemError)
 
@@ -116,11 +115,15 @@ class FunctionSubject:
         storage: str,
     ) -> Result:
         """The same call in other surroundings; `changed` names those that the call altered."""
-        library = self.arrays.name
+        library, seen = self.arrays.name, set(self.observations)
         with surroundings.changed(library, around):
             before = surroundings.state(library)
             call = self._call(q, k, v, asked, dtype, storage)
-            return Result(call.out, dtype, changed=surroundings.altered(library, before), seconds=call.seconds)
+            self.calls[-1]["need"] = (UNDER + around,)
+            altered = surroundings.altered(library, before)
+        if around == AUTOCAST:  # whose outputs may be of its dtype
+            self.observations = {key: o for key, o in self.observations.items() if key in seen or o.kind != "dtype"}
+        return Result(call.out, dtype, changed=altered, seconds=call.seconds)
 
     def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients:
         dtype, storage = same.pop("dtype", "float32"), same.pop("storage", "plain")
@@ -299,8 +302,9 @@ class FunctionSubject:
 
     @contextmanager
     def _around(self, asked: Mapping[str, Any]) -> Iterator[None]:
-        """A seed for what is drawn; and a warning is no exception, not even under `-W error`, as test suites like to run."""
-        seed = seeded(self.arrays.name, asked.get("seed", 0)) if asked.get("dropout") else nullcontext()
+        """The global state seeded for what is drawn from it; and a warning is no exception, not even under `-W error`."""
+        own = self.signature.has("seed") or self.signature.has("rng")
+        seed = seeded(self.arrays.name, asked.get("seed", 0)) if asked.get("dropout") and not own else nullcontext()
         with warnings.catch_warnings(action="ignore"), seed:
             yield
 

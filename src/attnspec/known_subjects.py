@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnspec.properties.oracle import long_memory
 from attnspec.properties.subject import DTYPES
 from attnspec.properties.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
@@ -104,7 +105,8 @@ def look(subject: tuple[str, Options]) -> tuple[str, dict[str, str]]:
     from attnspec.auditor import audit
 
     target, options = subject
-    report = audit(target, in_process=True, **options)
+    with long_memory():
+        report = audit(target, in_process=True, **options)
     return key(target, options), verdicts(report)
 
 
@@ -114,7 +116,7 @@ def compute(processes: int = 2) -> dict[str, dict[str, str]]:
 
     torch.set_num_threads(1)
     rows: dict[str, dict[str, str]] = {}
-    with get_context("fork").Pool(processes, maxtasksperchild=4) as pool:
+    with get_context("fork").Pool(processes) as pool:
         for name, row in pool.imap(look, SUBJECTS):
             rows[name] = row
             print(f"{len(rows):4}/{len(SUBJECTS)} {name}", file=sys.stderr)  # noqa: T201 - progress

@@ -6,7 +6,7 @@ import numpy as np
 
 from attnspec.adapters import Array
 from attnspec.probes import FAILED, Prober, benign
-from attnspec.properties.subject import FloatArray, Setting
+from attnspec.properties.subject import AUTOCAST, UNDER, FloatArray, Setting
 from attnspec.properties.verdict import first_line
 from attnspec.returned import SWITCHES, Extra, Returned, arranged, fitting
 
@@ -19,6 +19,7 @@ def find_extras(prober: Prober) -> None:
     _find_returned(prober)
     _find_sinks(prober)
     _find_dropout(prober)
+    _find_autocast(prober)
 
 
 def _find_gradients(prober: Prober) -> None:
@@ -138,8 +139,20 @@ def _find_sinks(prober: Prober) -> None:
     prober.offers("sinks", h=heads, sinks=np.zeros(heads), causal=_causal(prober))
 
 
+def _find_autocast(prober: Prober) -> None:
+    """Whether the library has it, and the function runs under it."""
+    if prober.arrays.name != "torch":
+        prober.features["autocast"] = f"not offered: {_named(prober)} has no autocast"
+    elif (reason := prober.features["bfloat16"]) is not None:
+        prober.features["autocast"] = reason
+    else:
+        prober.offers("autocast", need=(UNDER + AUTOCAST,), causal=_causal(prober))
+
+
 def _find_dropout(prober: Prober) -> None:
     """Whether half of 32 equal weights are dropped where that is asked for."""
+    own = prober.signature.has("seed") or prober.signature.has("rng")
+    prober.features["own-seed"] = None if own else NO_PARAMETER
     known = prober.settings.get("dropout")
     if not prober.signature.has("dropout"):
         prober.features["dropout"] = NO_PARAMETER

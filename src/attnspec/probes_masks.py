@@ -38,6 +38,7 @@ def find_masks(prober: Prober) -> None:
     for kind, feature, name in (("bool", "mask", "mask_axes"), ("bias", "bias", "bias_axes")):
         if prober.features[feature] is None:
             _find_axes(prober, kind, feature, name)
+    _find_column(prober)
     if (
         prober.signature.has("mask")
         and prober.signature.has("bias")
@@ -54,6 +55,18 @@ def find_masks(prober: Prober) -> None:
         )
     else:
         prober.features["mask-and-causal"] = "not offered: not both"
+
+
+def _find_column(prober: Prober) -> None:
+    """Whether the last axis of a mask, too, may be broadcast."""
+    kind = next((k for k, feature in (("bool", "mask"), ("bias", "bias")) if prober.features[feature] is None), None)
+    if kind is None:
+        prober.features["mask-column"] = "not offered: no mask"
+        return
+    accepted = prober.settings["mask_axes" if kind == "bool" else "bias_axes"].value
+    shape = (3, 1) if "TS" in accepted else (1, 1, 3, 1)
+    column = {"mask": np.ones(shape, dtype=bool)} if kind == "bool" else {"bias": np.zeros(shape)}
+    prober.offers("mask-column", **column)
 
 
 def masked(kind: str, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -1,25 +1,42 @@
-"""What lies around a call and must not matter to it: random state, default dtype, gradient mode, threads."""
+"""What lies around a call and must not matter to it: random state, default dtype, gradient mode, threads.
+
+One thing around it does matter, and within limits: autocast.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
-RANDOM, DTYPE, GRADIENTS, INFERENCE, THREADS = (
+from attnspec.properties.subject import AUTOCAST
+
+RANDOM, DTYPE, NARROW, GRADIENTS, INFERENCE, THREADS = (
     "another random state",
     "another default dtype",
+    "a default dtype of 16 bits",
     "gradients switched off",
     "inference mode",
     "two threads",
 )
 
 
+# What a script writes before a call, and after it; a line that ends in a colon is a block around it.
+WRITTEN = {
+    DTYPE: ("torch.set_default_dtype(torch.float64)", "torch.set_default_dtype(torch.float32)"),
+    NARROW: ("torch.set_default_dtype(torch.bfloat16)", "torch.set_default_dtype(torch.float32)"),
+    GRADIENTS: ("with torch.no_grad():", ""),
+    INFERENCE: ("with torch.inference_mode():", ""),
+    THREADS: ("torch.set_num_threads(2)", "torch.set_num_threads(1)"),
+    AUTOCAST: ('with torch.autocast("cpu", torch.bfloat16):', ""),
+}
+
+
 def names(library: str) -> tuple[str, ...]:
-    """The surroundings that can be changed for functions of this array library."""
-    return (RANDOM, DTYPE, GRADIENTS, INFERENCE, THREADS) if library == "torch" else (RANDOM,)
+    """The surroundings that can be changed for functions of this array library and must not matter."""
+    return (RANDOM, DTYPE, NARROW, GRADIENTS, INFERENCE, THREADS) if library == "torch" else (RANDOM,)
 
 
 @contextmanager
@@ -42,9 +59,15 @@ def changed(library: str, name: str) -> Iterator[None]:
                 torch.manual_seed(20261)
             if name == DTYPE:
                 torch.set_default_dtype(torch.float32 if dtype is torch.float64 else torch.float64)
+            if name == NARROW:
+                torch.set_default_dtype(torch.bfloat16)
             if name == THREADS:
                 torch.set_num_threads(2)
-            with torch.inference_mode(name == INFERENCE):
+            with ExitStack() as around:
+                around.enter_context(torch.inference_mode(name == INFERENCE))
+                for device in ("cpu", "cuda") if name == AUTOCAST else ():
+                    if device == "cpu" or torch.cuda.is_available():
+                        around.enter_context(torch.autocast(device, torch.bfloat16))
                 yield
         finally:
             torch.set_default_dtype(dtype)

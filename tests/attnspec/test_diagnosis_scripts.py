@@ -14,6 +14,7 @@ from attnspec.conventions import subject_of
 from attnspec.function import FunctionSubject
 from attnspec.properties.case import Call, Case, Sizes, Storage
 from attnspec.properties.claim import claims
+from attnspec.properties.subject import UNDER
 from attnspec.properties.verdict import Evidence
 from attnspec.report.script import script
 from attnspec.target import Loaded, load
@@ -49,7 +50,7 @@ def subject(tmp_path: Path) -> Callable[..., tuple[Loaded, FunctionSubject]]:
 
 
 def run(loaded: Loaded, subject: FunctionSubject, case: Case, folder: Path, claim: str = "reference.forward") -> str:
-    """What the script of the case prints."""
+    """What the script of the case prints, which is of the last calls."""
     text = script(loaded, subject, claims()[claim], case, EVIDENCE)
     path = folder / "script.py"
     path.write_text(text)
@@ -90,3 +91,30 @@ def test_a_generator_is_made_again_from_the_seed(subject, tmp_path: Path) -> Non
     printed = run(loaded, made, case, tmp_path)
     largest = np.abs(out).max()
     assert f"{largest:.3f}"[:5] in printed
+
+
+REVEALS = """
+import torch
+def attention(q, k, v):
+    print(torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_num_threads())
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+"""
+
+
+@pytest.mark.parametrize(
+    ("around", "said"),
+    [
+        ("another default dtype", "torch.float64 True False"),
+        ("a default dtype of 16 bits", "torch.bfloat16 True False"),
+        ("gradients switched off", "torch.float32 False False"),
+        ("inference mode", "torch.float32 False False"),
+        ("autocast to bfloat16", "torch.float32 True True"),
+        ("two threads", "torch.float32 True False 2"),
+    ],
+)
+def test_surroundings_are_written_down(subject, tmp_path: Path, around: str, said: str) -> None:
+    pytest.importorskip("torch")
+    loaded, made = subject(REVEALS, f"reveals_{len(around)}", dtypes="float32")
+    case = Case("robust.surroundings", "float32", SIZES)
+    case.build().result(made, UNDER + around)
+    assert run(loaded, made, case, tmp_path, case.claim).startswith(said)

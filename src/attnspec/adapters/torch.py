@@ -28,6 +28,7 @@ class TorchArrays:
 
         torch.set_num_threads(1)  # one thread a worker: sums in one order, and no fight for cores
         self._torch = torch
+        self._paired = _paired(torch)
         self.device = _checked(device, torch)
 
     def make(self, x: npt.NDArray[Any], dtype: str, storage: str = "plain", *, gradient: bool = False) -> Array:
@@ -64,7 +65,8 @@ class TorchArrays:
             out = output(returned)
             if not out.requires_grad:
                 return [None for _ in inputs]
-            return list(self._torch.autograd.grad(out, list(inputs), cotangent.to(out.dtype), allow_unused=True))
+            paired = self._paired(out, cotangent.to(out.dtype))
+            return list(self._torch.autograd.grad(paired, list(inputs), allow_unused=True))
 
         return Recorded(returned, pull)
 
@@ -79,6 +81,27 @@ class TorchArrays:
 
     def versions(self) -> dict[str, str]:
         return {"torch": str(self._torch.__version__)}
+
+
+def _paired(torch: Any) -> Callable[[Array, Array], Array]:
+    """A scalar whose gradient for the output is the cotangent itself, strides included.
+
+    `torch.autograd.grad(out, inputs, cotangent)` is the same, and imports SymPy at its first call: half a second a worker.
+    """
+
+    class Paired(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, out: Array, cotangent: Array) -> Array:
+            ctx.cotangent = cotangent
+            return out.new_zeros(())
+
+        @staticmethod
+        def backward(ctx: Any, one: Array) -> tuple[Array, None]:
+            del one
+            return ctx.cotangent, None
+
+    apply: Callable[[Array, Array], Array] = Paired.apply
+    return apply
 
 
 def _checked(device: str, torch: Any) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 from attnspec.function import FunctionSubject
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
+from attnspec.properties.subject import UNDER
 from attnspec.properties.verdict import Evidence
+from attnspec.surroundings import WRITTEN
 from attnspec.target import Loaded
 
 # The view of a larger buffer that each storage is (engine 1), in words that NumPy and torch share; other libraries have none.
@@ -89,7 +91,7 @@ def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expressio
 
     if "rng" in options:
         names[id(options["rng"])] = GENERATORS.get(library, "np.random.default_rng({0})").format(call.get("seed", 0))
-    elif call.get("dropout"):
+    elif call.get("dropout") and "seed" not in options:
         lines.append(f"np.random.seed({call.get('seed', 0)})")
         lines += [f"torch.manual_seed({call.get('seed', 0)})"] if library == "torch" else []
 
@@ -97,10 +99,17 @@ def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expressio
         return names.get(id(value), repr(value))
 
     inside = ", ".join([*map(shown, positional), *(f"{n}={shown(v)}" for n, v in named.items())])
-    lines += [f"out{number} = {expression}({inside})", f"print(out{number})"]
+    lines += [*_around(f"out{number} = {expression}({inside})", call), f"print(out{number})"]
     if cotangent is not None:
         lines.append(f"weight = {subject.arrays.literal(subject.laid_out(cotangent), dtype)}")
         pulled = PULLED.get(library)
         called = {"out": f"out{number}", "call": f"{expression}({inside})"}
         lines.append(f"print({pulled.format(**called)})  # for q, k, v" if pulled else "# the gradients are those of `vjp`")
     return lines
+
+
+def _around(line: str, call: dict[str, Any]) -> list[str]:
+    """The line of the call in the surroundings that the claim asked for."""
+    under = next((n.removeprefix(UNDER) for n in call.get("need", ()) if n.startswith(UNDER)), "")
+    before, after = WRITTEN.get(under, ("", ""))
+    return [before, f"    {line}"] if before.endswith(":") else [text for text in (before, line, after) if text]

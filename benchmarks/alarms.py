@@ -3,8 +3,8 @@
 Every subject here is right, or its findings are known (docs/audits/), so a violated must or an unknown verdict that the
 snapshot docs/known-subjects.json does not have is an alarm. Finished rows are kept in docs/alarms.json, so that an
 interrupted run resumes; `--profile`, `--seeds N` say how long to look, `--only` at which subjects, `--minutes` when to
-stop, `--fresh` starts over. The fixed cases of a quick audit are the same at every seed: seed 0 looks at them too, the other
-seeds at what is drawn.
+stop, `--fresh` starts over. The fixed cases of an audit are the same at every seed: seed 0 looks at them too, the other
+seeds at what is drawn. A process looks at all subjects with one seed, since most are asked the same.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import Any
 
 from attnspec.auditor import audit
 from attnspec.known_subjects import SUBJECTS, Options, alarms, installed, key, snapshot
+from attnspec.properties.oracle import long_memory
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "alarms.json"
+DRAWN = {"quick": "drawn", "ci": "drawn-ci"}
 Job = tuple[str, Options, str, int]
 
 
@@ -33,7 +35,8 @@ def row_name(job: Job) -> str:
 def look(job: Job) -> tuple[str, dict[str, Any]]:
     """One subject at one seed: how many cases were checked, and every verdict that should not be there."""
     target, options, profile, seed = job
-    report = audit(target, profile="drawn" if profile == "quick" and seed else profile, seed=seed, in_process=True, **options)
+    with long_memory():
+        report = audit(target, profile=DRAWN[profile] if seed else profile, seed=seed, in_process=True, **options)
     checked = [r for r in report.records if r.seconds]
     dtypes = sorted({r.dtype for r in checked})
     return row_name(job), {
@@ -68,8 +71,9 @@ def main() -> int:
 
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * wanted.minutes
-    with get_context("fork").Pool(wanted.processes, maxtasksperchild=8) as pool:
-        for name, row in pool.imap_unordered(look, jobs(wanted.profile, wanted.seeds, wanted.only, done)):
+    together = len(wanted.only) or len(SUBJECTS)
+    with get_context("fork").Pool(wanted.processes, maxtasksperchild=1) as pool:
+        for name, row in pool.imap_unordered(look, jobs(wanted.profile, wanted.seeds, wanted.only, done), together):
             done[name] = row
             print(f"{name}: {row['cases']} cases, {len(row['alarms'])} alarms", *row["alarms"], sep="\n  ", file=sys.stderr)
             save(done, wanted.file)

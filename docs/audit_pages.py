@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 def matrix_page() -> str:
     """The kill matrix: mutants by claims, then each mutant's story."""
     committed = matrix.read()
-    rows, in_ci, elsewhere = committed["killed_by"], committed["only_in_ci"], committed["elsewhere"]
+    rows, only_in_ci, again = committed["killed_by"], committed["only_in_ci"], committed["again"]
+    in_ci = {m: again[m]["ci"] for m in rows}
     columns = [c for c in claims() if any(c in row for row in rows.values())]
     distinct = {tuple(row) for row in rows.values() if row}
     blind = [m for m in rows if m not in matrix.NOT_BLIND]
-    survivors = [m for m, row in rows.items() if not row and not in_ci.get(m)]
-    everywhere = sum(None not in found for found in elsewhere.values())
+    survivors = [m for m, row in rows.items() if not row and not in_ci[m]]
+    everywhere = sum(None not in found.values() for found in again.values())
     lines = [
         "# Kill matrix\n",
         f"{len(rows)} planted defects, {_share(rows, rows)} caught in a quick audit with {len(distinct)} different patterns "
-        f"of violated claims, {_share(rows, rows | in_ci)} in a ci audit. {len(blind)} were written by authors who had "
-        f"not read the claims: {_share(blind, rows)} caught in quick, {_share(blind, rows | in_ci)} in ci. Of "
-        f"{len(elsewhere)} that were looked at, {everywhere} are also caught at each of {len(matrix.ELSEWHERE)} other seeds "
-        "and sizes.\n",
+        f"of violated claims, {_share(rows, in_ci)} in a ci audit. {len(blind)} were written by authors who had "
+        f"not read the claims: {_share(blind, rows)} caught in quick, {_share(blind, in_ci)} in ci. "
+        f"{everywhere} are caught in ci and at each of {len(matrix.AGAIN) - 1} other seeds and sizes.\n",
         "Each claim is a column, in the order of the list; `x` marks a violation in a quick audit.\n",
         "\n".join(f"{i}. `{c}`" for i, c in enumerate(columns, start=1)),
         "",
@@ -46,8 +46,8 @@ def matrix_page() -> str:
         "| --- |" + " --- |" * len(columns),
     ]
     lines += [f"| `{m}` | " + " | ".join("x" if c in row else "" for c in columns) + " |" for m, row in rows.items()]
-    if in_ci:
-        lines += ["", "Caught by a ci audit only: " + "; ".join(f"`{m}` by {_codes(row)}" for m, row in in_ci.items() if row)]
+    if only_in_ci:
+        lines += ["", "Caught by a ci audit only: " + "; ".join(f"`{m}` by {_codes(row)}" for m, row in only_in_ci.items())]
     if survivors:
         lines += ["", "Not caught: " + _codes(survivors) + "."]
     lines += ["", "## What each imitates\n", "| mutant | imitates | seen at |", "| --- | --- | --- |"]
@@ -58,7 +58,7 @@ def matrix_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _share(mutants: Iterable[str], rows: Mapping[str, list[str]]) -> str:
+def _share(mutants: Iterable[str], rows: Mapping[str, list[str] | str | None]) -> str:
     chosen = list(mutants)
     caught = sum(bool(rows[m]) for m in chosen)
     return f"{caught} ({100 * caught / len(chosen):.1f} %)"

@@ -12,14 +12,14 @@ import numpy as np
 
 from attnspec import returned, surroundings
 from attnspec.adapters import Array, Arrays
-from attnspec.layout import brought_back, laid_out, mask_laid_out
+from attnspec.arguments import by_place_and_name, options
+from attnspec.layout import brought_back, laid_out
 from attnspec.properties.subject import AUTOCAST, UNDER, BoolArray, FloatArray, Gradients, Profile, Result
 from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
-from attnspec.randomness import seeded, source
+from attnspec.randomness import seeded
 from attnspec.refusals import OPTIONS, condition, given
-from attnspec.signature import OFF, Signature
+from attnspec.signature import Signature
 
-NO_WINDOW = 1 << 30  # for a function whose window is a required argument
 INTERNAL = (IndexError, KeyError, AttributeError, NameError, ZeroDivisionError, RecursionError, SystemError)
 
 
@@ -210,7 +210,7 @@ class FunctionSubject:
     def _pulled(self, inputs: dict[str, Array], options: dict[str, Any], weight: Array) -> tuple[Any, list[Array | None]]:
         """What the function returned, and the gradients: those of the library, or of the declared function."""
         if self.vjp_function is not None:
-            positional, named = self.arguments(inputs, options)
+            positional, named = by_place_and_name(self.signature, inputs, options)
             gradients = (
                 self.vjp_function(*positional[:3], weight, *positional[3:], **named)
                 if self.signature.positional[:3] == ("q", "k", "v")
@@ -248,57 +248,8 @@ class FunctionSubject:
         return inputs, self.options(asked, q, k, dtype)
 
     def options(self, asked: Mapping[str, Any], q: FloatArray, k: FloatArray, dtype: str) -> dict[str, Any]:
-        """Arguments by role; a role that the function lacks is left out (claims that need it do not reach this)."""
-        options: dict[str, Any] = {}
-        mask, bias = asked.get("mask"), asked.get("bias")
-        if mask is not None:
-            shown = ~mask if self.profile.get("polarity") == "masked" else mask
-            options["mask" if self.signature.has("mask") else "bias"] = self.arrays.make(
-                mask_laid_out(shown, self.layout), "bool"
-            )
-        if bias is not None:
-            options["bias" if self.signature.has("bias") else "mask"] = self.arrays.make(
-                mask_laid_out(bias, self.layout), dtype
-            )
-        if self.signature.has("causal"):
-            options["causal"] = bool(asked.get("causal")) or self.profile.get("causal") == "always"
-        for role in ("scale", "window", "softcap"):
-            if asked.get(role) is not None:
-                options[role] = self._window(asked[role]) if role in self.signature.pairs else asked[role]
-        if asked.get("sinks") is not None:
-            options["sinks"] = self.arrays.make(asked["sinks"], dtype)
-        if asked.get("dropout"):
-            options |= self._dropping(asked["dropout"], asked.get("seed", 0))
-        if asked.get("switch"):
-            options[asked["switch"]] = True
-        if k.shape[1] != q.shape[1] and self.signature.has("enable_grouped"):
-            options["enable_grouped"] = True
-        if self.signature.has("heads"):
-            options["heads"] = q.shape[1]
-        for role in self.signature.active:
-            options.setdefault(role, 0.0 if role == "dropout" else OFF[role][0])
-        neutral = {
-            "dropout": 0.0,
-            "scale": self.profile.get("scale") or q.shape[3] ** -0.5,
-            "window": NO_WINDOW,
-            "seed": 0,
-            "training": False,
-        }
-        neutral |= {"inference": True, "return_weights": False, "return_lse": False}
-        for role in self.signature.required:
-            if role not in ("q", "k", "v"):
-                options.setdefault(role, neutral.get(role))
-        return options
-
-    def _window(self, width: int) -> tuple[int, int]:
-        """As flash-attn and JAX count: keys before the current one, keys after it."""
-        return width - 1, 0 if self.profile.get("window") != "both" else width - 1
-
-    def _dropping(self, rate: float, seed: int) -> dict[str, Any]:
-        """The options that make the function drop weights, drawn from the seed."""
-        switched = {"dropout": rate, "seed": seed, "training": True, "inference": False}
-        options = {role: value for role, value in switched.items() if self.signature.has(role)}
-        return options | ({"rng": source(self.arrays.name, seed)} if self.signature.has("rng") else {})
+        """Arguments by role, in the function's terms; a role that it lacks is left out."""
+        return options(self.signature, self.profile, self.arrays, asked, q, k, dtype)
 
     @contextmanager
     def _around(self, asked: Mapping[str, Any]) -> Iterator[None]:
@@ -318,16 +269,8 @@ class FunctionSubject:
 
     # The call itself
 
-    def arguments(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments under the function's own parameter names."""
-        values = {**inputs, **options}
-        by_name = {
-            self.signature.names[role]: value for role, value in values.items() if role not in self.signature.positional
-        }
-        return [values[role] for role in self.signature.positional if role in values], by_name
-
     def _called(self, inputs: Mapping[str, Array], options: Mapping[str, Any]) -> Any:
-        positional, named = self.arguments(inputs, options)
+        positional, named = by_place_and_name(self.signature, inputs, options)
         return self.function(*positional, **named)
 
     def _judge(

@@ -1,7 +1,7 @@
 """The kill matrix: which claims each planted defect violates, in a quick audit and beyond it.
 
 A claim that no mutant violates proves nothing; a mutant that no claim violates is a defect we would miss. Beside the matrix
-stands which mutants only a ci audit catches, and whether each is also caught at three other seeds and sizes.
+stands which mutants only a ci audit catches, and whether each is also caught in ci and at three other seeds and sizes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ NOT_BLIND = (
     "surroundings.reseeds",
 )
 NO_DEFECT = {"mask.hidden-nan"}  # violated by the correct function, too, from which the mutants are made
-ELSEWHERE = {"elsewhere-1": 31, "elsewhere-2": 41, "elsewhere-3": 59}  # profiles with other sizes, and their seeds
+# Where else each mutant is to be caught: in ci, and in profiles with other sizes at other seeds.
+AGAIN = {"ci": DEFAULT_SEED, "elsewhere-1": 31, "elsewhere-2": 41, "elsewhere-3": 59}
 
 
 def killers(
@@ -61,14 +62,14 @@ def killers(
     return [claim for claim in claims() if claim in violated]
 
 
-def elsewhere(row: tuple[str, list[str]]) -> tuple[str, list[str | None]]:
-    """For each of ELSEWHERE a claim that still catches the mutant, None if none of its row does and no other either."""
+def again(row: tuple[str, list[str]]) -> tuple[str, dict[str, str | None]]:
+    """For each profile of AGAIN a claim that still catches the mutant, None if none of its row does and no other either."""
     mutant, known = row
-    found: list[str | None] = []
-    for profile, seed in ELSEWHERE.items():
-        tries = [*([claim] for claim in known if claims()[claim].given is not None), []]  # one after the other, then all
+    tries = [*([claim] for claim in known if claims()[claim].given is not None), []]  # one after the other, then all
+    found: dict[str, str | None] = {}
+    for profile, seed in AGAIN.items():
         caught = (killers(mutant, some, profile=profile, seed=seed) for some in tries)
-        found.append(next((claim for row in caught for claim in row), None))
+        found[profile] = next((claim for row in caught for claim in row), None)
     return mutant, found
 
 
@@ -91,14 +92,14 @@ def compute(chosen: Sequence[str] = (), processes: int = 2) -> dict[str, Any]:
     import torch  # before the fork, so that the workers share it
 
     torch.set_num_threads(1)
-    before = read() if chosen else {"killed_by": {}, "only_in_ci": {}, "elsewhere": {}}
+    before = read() if chosen else {"killed_by": {}, "only_in_ci": {}, "again": {}}
     wanted = [mutant for mutant in ids() if not chosen or mutant in chosen]
     rows = _each(_row, wanted, "quick", processes)
     missed = [mutant for mutant, row in rows.items() if not row]
     in_ci = _each(partial(_row, profile="ci"), missed, "ci", processes) if missed else {}
-    beyond = _each(elsewhere, [(mutant, rows[mutant] or in_ci[mutant]) for mutant in wanted], "elsewhere", processes)
+    beyond = _each(again, [(mutant, rows[mutant] or in_ci[mutant]) for mutant in wanted], "again", processes)
     matrix: dict[str, Any] = {"profile": "quick", "seed": DEFAULT_SEED}
-    for part, new in (("killed_by", rows), ("only_in_ci", in_ci), ("elsewhere", beyond)):
+    for part, new in (("killed_by", rows), ("only_in_ci", in_ci), ("again", beyond)):
         kept = {mutant: row for mutant, row in before[part].items() if mutant not in wanted} | new
         matrix[part] = {mutant: kept[mutant] for mutant in ids() if mutant in kept}
     return matrix

@@ -61,8 +61,9 @@ BUDGETS = {
     "ci": Budget("ci", 120, 60, 17, 300.0, target=True),
     "deep": Budget("deep", 5000, 5000, 40, 3600.0, target=True),
     "replay": Budget("replay", 0, 0, 0, 60.0, enough=0),  # the hint alone
-    # What differs from seed to seed in quick: to look for false alarms at many seeds.
+    # What differs from seed to seed in quick and in ci: to look for false alarms at many seeds.
     "drawn": Budget("drawn", 20, 6, 9, 60.0, enough=0, fixed=False),
+    "drawn-ci": Budget("drawn-ci", 120, 60, 17, 300.0, target=True, enough=0, fixed=False),
     # For the kill matrix: the first of quick's draws, so that quick finds whatever this does.
     "kill": Budget("kill", 8, 2, 9, 60.0, shrink=False, enough=0, brief=True),
     # The same at sizes that the mutants were not written for.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from attnspec.arguments import by_place_and_name
 from attnspec.function import FunctionSubject
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
@@ -86,7 +87,7 @@ def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expressio
             if defined.get(role) != text:
                 lines.append(f"{role} = {text}")
                 defined[role] = text
-    positional, named = subject.arguments(inputs, options)
+    positional, named = by_place_and_name(subject.signature, inputs, options)
     names = {id(v): n for n, v in {**inputs, **options}.items() if isinstance(v, np.ndarray)}
 
     if "rng" in options:

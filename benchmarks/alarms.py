@@ -67,6 +67,7 @@ def main() -> int:
     wanted = parser.parse_args()
     kept = json.loads(wanted.file.read_text()) if wanted.file.is_file() and not wanted.fresh else {}
     done: dict[str, Any] = kept.get("rows", {})
+    commands = kept.get("commands", {}) | {wanted.profile: " ".join(["python benchmarks/alarms.py", *sys.argv[1:]])}
     import torch  # before the fork, so that the workers share it
 
     torch.set_num_threads(1)
@@ -76,7 +77,7 @@ def main() -> int:
         for name, row in pool.imap_unordered(look, jobs(wanted.profile, wanted.seeds, wanted.only, done), together):
             done[name] = row
             print(f"{name}: {row['cases']} cases, {len(row['alarms'])} alarms", *row["alarms"], sep="\n  ", file=sys.stderr)
-            save(done, wanted.file)
+            save(done, commands, wanted.file)
             if time.monotonic() > end:
                 break
     found = [f"{name}: {alarm}" for name, row in done.items() for alarm in row["alarms"]]
@@ -86,8 +87,8 @@ def main() -> int:
     return 1 if found else 0
 
 
-def save(rows: dict[str, Any], file: Path) -> None:
-    """The rows in a fixed order, after their totals by profile."""
+def save(rows: dict[str, Any], commands: dict[str, str], file: Path) -> None:
+    """The rows in a fixed order, after the commands that made them and their totals by profile."""
     rows = dict(sorted(rows.items()))
     totals = {
         profile: {
@@ -98,7 +99,7 @@ def save(rows: dict[str, Any], file: Path) -> None:
         for profile in ("quick", "ci")
         if (chosen := [r for name, r in rows.items() if name.split()[-2] == profile])
     }
-    head = {"command": " ".join(["python benchmarks/alarms.py", *sys.argv[1:]]), "totals": totals}
+    head = {"commands": commands, "totals": totals}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     file.write_text(f'{json.dumps(head)[:-1]}, "rows": {{\n{lines}\n}}}}\n')
 

@@ -12,15 +12,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attnspec.properties.subject import DTYPES
 from attnspec.properties.verdict import Level
 
 if TYPE_CHECKING:
     from attnspec.properties.case import Case
+    from attnspec.properties.programs import Programs
     from attnspec.properties.strategies import Cases
-    from attnspec.properties.subject import Attention, Profile
+    from attnspec.properties.subject import Profile
     from attnspec.properties.twins import GradientTwin, Twin
 
 FAMILIES = [
@@ -70,17 +71,22 @@ MODULES = (
     "shapes",
     "reference",
     "convention",
+    "model_causal",
+    "model_cache",
+    "model_padding",
+    "model_batch",
 )
 OF_VALUES = ("softmax", "scale", "reference", "random")  # families that say which weights there are
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
-Body = Callable[["Attention", "Case"], None]
+Body = Callable[[Any, "Case"], None]  # of what the claim is about: an Attention, a LanguageModel
+Kind = Literal["attention", "lm"]
 Dtypes = Literal["widest", "all", "float32"]
 WIDEST = 2  # how many of the dtypes that a subject offers, the widest first, "widest" means
 Option = Literal[
     "causal", "mask", "bias", "window", "softcap", "scale", "grouped", "heads", "batch", "empty", "sinks", "dropout"
 ]
-Allowed = Literal["exact", "bound", "statistic", "exact, bound", "observed"]
+Allowed = Literal["exact", "bound", "statistic", "exact, bound", "calibrated", "observed"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Claim:
     idea: str
     source: Source
     needs: tuple[str, ...]
-    given: Cases | None
+    given: Cases | Programs | None
     within: Allowed
     mutants: tuple[str, ...]
     body: Body
@@ -122,6 +128,7 @@ class Claim:
     proof: tuple[str, ...] = ()
     twin: Twin | None = None
     gradient_twin: GradientTwin | None = None
+    of: Kind = "attention"
 
     def dtypes_of(self, offered: Sequence[str]) -> tuple[str, ...]:
         """The dtypes to look at, the widest first, among those that a subject offers."""
@@ -150,13 +157,7 @@ class Claim:
         form = profile.get("form", "exact")
         if form != "exact" and (self.within not in ("exact", "observed") or self.family in OF_VALUES):
             return f"not offered: attention declared {form} has laws without values only"
-        needs = self.needs
-        if self.given and self.given.causal == "never":
-            needs = (*needs, "non-causal")
-        if self.given and self.given.mask == "always" and not profile.offers("non-causal"):
-            needs = (*needs, "mask-and-causal")
-        if self.given and self.given.mask == "always" and not self.given.mask_kinds(profile):
-            needs = (*needs, "bias" if self.given.kinds == ("bias",) else "mask")
+        needs = (*self.needs, *(self.given.needs(profile) if self.given else ()))
         return next((reason for need in needs if (reason := profile.lacks(need))), None)
 
     def level_for(self, profile: Profile) -> Level:
@@ -199,7 +200,7 @@ def claim(
     idea: str,
     source: Source,
     within: Allowed,
-    given: Cases | None = None,
+    given: Cases | Programs | None = None,
     needs: tuple[str, ...] = (),
     mutants: tuple[str, ...] = (),
     promoted_by: str | None = None,
@@ -208,6 +209,7 @@ def claim(
     proof: tuple[str, ...] = (),
     twin: Twin | None = None,
     gradient_twin: GradientTwin | None = None,
+    of: Kind = "attention",
 ) -> Callable[[Body], Body]:
     """Registers the decorated function as the body of a claim. Errors: ValueError for a malformed or duplicate id."""
 
@@ -230,6 +232,7 @@ def claim(
                 proof,
                 twin,
                 gradient_twin,
+                of,
             )
         )
         return body

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attnspec.properties import bounds_models
 from attnspec.properties.subject import FloatArray
 from attnspec.properties.verdict import Evidence, Violation, number
 
@@ -62,10 +63,21 @@ def same_bits(got: FloatArray, want: FloatArray, what: str, *, live: bool = True
         )
 
 
-def within(got: FloatArray, want: FloatArray, allowed: FloatArray, what: str, *, why: str, rival: float = 0.0) -> None:
+def within(
+    got: FloatArray,
+    want: FloatArray,
+    allowed: FloatArray,
+    what: str,
+    *,
+    why: str,
+    rival: float = 0.0,
+    live: bool | None = None,
+    decided_by: str = "bound",
+) -> None:
     """|got - want| <= allowed for each element; where `want` is NaN or infinite, `got` must be the same.
 
-    `rival` is what a wrong implementation could have given: the comparison had power if it would have been rejected.
+    `rival` is what a wrong implementation could have given: the comparison had power if it would have been rejected. Whoever
+    knows better says whether it had by `live`.
     """
     _same_shape(got, want, what)
     allowed = np.broadcast_to(allowed, want.shape)
@@ -75,9 +87,29 @@ def within(got: FloatArray, want: FloatArray, allowed: FloatArray, what: str, *,
         ratio = np.where(same, 0.0, np.where(np.isfinite(error), error / allowed, np.inf))
         power = np.abs(want - rival) > allowed
     worst = float(ratio.max(initial=0.0))
-    _note(exposed=bool(power.any()), ratio=worst, decided_by="bound")
+    _note(exposed=bool(power.any()) if live is None else live, ratio=worst, decided_by=decided_by)
     if not worst <= 1.0:
-        raise Violation(_evidence(got, want, allowed, _worst(ratio), what, why), decided_by="bound", ratio=worst)
+        raise Violation(_evidence(got, want, allowed, _worst(ratio), what, why), decided_by=decided_by, ratio=worst)
+
+
+def alike(
+    got: FloatArray, want: FloatArray, dtype: str, what: str, *, change: FloatArray, among: FloatArray | None = None
+) -> None:
+    """Logits as near to each other as two computations of the same ones are (docs/bounds.md, Models).
+
+    The limit is a share of the largest logit, of `want` or of all those `among` which it stands. `change` is what a wrong
+    model would have moved logits by: the comparison had power if that is not small.
+    """
+    scale = want if among is None else among
+    within(
+        got,
+        want,
+        bounds_models.allowed(scale, dtype),
+        what,
+        why=bounds_models.why(dtype),
+        live=bounds_models.lively(change, scale),
+        decided_by="calibrated",
+    )
 
 
 def between(got: FloatArray, low: FloatArray, high: FloatArray, slack: FloatArray, what: str, *, why: str) -> None:

@@ -16,12 +16,12 @@ from attnspec.properties.strategies import Cases, enough_keys, mask_axes
 from attnspec.properties.subject import Profile
 
 
-def reduced(case: Case, given: Cases, profile: Profile, fails: Callable[[Case], bool]) -> Case:
-    """The smallest case that `fails` on the way from `case` through `simpler`."""
-    candidates = simpler(case, given, profile)
+def reduced(case: Case, ways: Callable[[Case], Iterator[Case]], fails: Callable[[Case], bool]) -> Case:
+    """The smallest case that `fails` on the way from `case` through simpler ones, which `ways` gives."""
+    candidates = ways(case)
     while (candidate := next(candidates, None)) is not None:
         if fails(candidate):
-            case, candidates = candidate, simpler(candidate, given, profile)
+            case, candidates = candidate, ways(candidate)
     return case
 
 

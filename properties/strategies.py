@@ -87,6 +87,15 @@ class Cases:
         while True:
             yield _case(draw, self, profile, claim, dtype, largest)
 
+    def needs(self, profile: Profile) -> Iterator[str]:
+        """Features without which there is no case."""
+        if self.causal == "never":
+            yield "non-causal"
+        if self.mask == "always" and not profile.offers("non-causal"):
+            yield "mask-and-causal"
+        if self.mask == "always" and not self.mask_kinds(profile):
+            yield "bias" if self.kinds == ("bias",) else "mask"
+
     def admits(self, option: str, profile: Profile) -> bool:
         """Whether cases may have the option: the claim wants it and the subject offers it."""
         return getattr(self, option) != "never" and profile.offers(option)

@@ -15,7 +15,7 @@ import numpy as np
 
 from attnspec import __version__
 from attnspec.causes import explain
-from attnspec.function import FunctionSubject
+from attnspec.conventions import Subject
 from attnspec.independence import depend
 from attnspec.lanes import Task, jobs_for, lanes_for, shared, work_through
 from attnspec.observed import decide
@@ -48,7 +48,7 @@ class Unit:
     hint: Case | None = None
 
 
-def run_unit(unit: Unit, loaded: Loaded, subject: FunctionSubject) -> Record:
+def run_unit(unit: Unit, loaded: Loaded, subject: Subject) -> Record:
     """Does one unit: searches, and writes down what was found."""
     claim = claims()[unit.claim]
     start, before, oracle = time.perf_counter(), subject.seconds, CLOCK.seconds
@@ -96,7 +96,7 @@ def _named(unit: Unit, claim: Claim, profile: Profile) -> dict[str, Any]:
     }
 
 
-def versions(subject: FunctionSubject) -> dict[str, str]:
+def versions(subject: Subject) -> dict[str, str]:
     return {"attnspec": __version__, **subject.arrays.versions(), "numpy": np.__version__}
 
 
@@ -274,6 +274,7 @@ def _audit(
 
     try:
         profile = report.profile = _profile(runners, jobs)
+        chosen = [claim for claim in chosen if claim.of == profile.get("kind", "attention")]
         units = [unit for unit, _ in _units(target, options, chosen, budget, seed, profile["dtypes"])]
         tasks = [Task(place, unit.claim, unit) for place, unit in enumerate(units)]
         work_through(shared(tasks, len(runners)), [_lane(runner, profile) for runner in runners], jobs, done)

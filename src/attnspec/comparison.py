@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from attnspec.draws import drawn
 from attnspec.errors import CannotRun
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim, claims
-from attnspec.properties.reduction import reduced
+from attnspec.properties.reduction import reduced, simpler
 from attnspec.properties.showcases import showcases
+from attnspec.properties.strategies import Cases
 from attnspec.properties.subject import DTYPES, Profile, Setting
 from attnspec.search import BUDGETS, Budget
 from attnspec.side_by_side import CONVENTIONS, SIDES, Place, Seen, Side, Subject, look
@@ -200,7 +202,7 @@ def _compare(found: Comparison, budget: Budget, progress: Callable[[str, Case], 
 
 
 def _cases(kind: Claim, profile: Profile, dtype: str, budget: Budget, seed: int) -> Iterator[Case]:
-    assert kind.given is not None
+    assert isinstance(kind.given, Cases)
     yield from showcases(kind.given, kind.id, profile, dtype)
     strategy = kind.given.strategy(kind.id, profile, dtype, budget.largest)
     yield from drawn(strategy, budget.examples, f"{seed}/{kind.id}/{dtype}")
@@ -232,8 +234,8 @@ def _noted(rows: list[Row], seen: Seen) -> None:
 
 def _smallest(found: Comparison, kind: Claim, side: Side, seen: Seen, profile: Profile) -> Seen:
     """The case made as small as possible while the same side still fails."""
-    assert kind.given is not None
-    last = seen
+    assert isinstance(kind.given, Cases)
+    ways, last = partial(simpler, given=kind.given, profile=profile), seen
 
     def fails(case: Case) -> bool:
         nonlocal last
@@ -243,7 +245,7 @@ def _smallest(found: Comparison, kind: Claim, side: Side, seen: Seen, profile: P
         last = now
         return True
 
-    reduced(seen.case, kind.given, profile, fails)
+    reduced(seen.case, ways, fails)
     return replace(last, case=last.case.signed())
 
 

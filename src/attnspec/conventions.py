@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attnspec.adapters import Arrays, adapters
@@ -11,6 +11,7 @@ from attnspec.contracts import CONTRACTS, recognised
 from attnspec.errors import CannotRun, UsageError
 from attnspec.function import FunctionSubject
 from attnspec.layout import LAYOUTS
+from attnspec.model import ModelSubject, probed
 from attnspec.probes import FAILED, Prober, benign
 from attnspec.probes_consistent import find_inconsistencies
 from attnspec.probes_conventions import find_conventions, find_precision
@@ -21,28 +22,45 @@ from attnspec.properties.verdict import first_line
 from attnspec.signature import ROLES, Signature, read
 from attnspec.target import Loaded
 
+Subject = FunctionSubject | ModelSubject
 PLAIN = ((2, 3, 5, 5, 4, 4), (1, 1, 2, 2, 2, 2))  # B, H, T, S, D, E: sizes that differ, then the least of all
 
 
-def subject_of(loaded: Loaded) -> FunctionSubject:
-    """The function as a subject with its profile.
+def subject_of(loaded: Loaded) -> Subject:
+    """The function or model as a subject with its profile.
 
     Errors: UsageError for a signature that is not one of attention; CannotRun if plain float32 self-attention at T = S = 2
     fails in every array library and layout that was tried, with what each said.
     """
     try:
-        return _subject_of(loaded)
+        return _model_of(loaded) if loaded.kind == "lm" else _subject_of(loaded)
     except (*FAILED, MemoryError) as error:  # a probe that nothing else caters for
         raise CannotRun(f"{loaded.name}: probing it ended in {first_line(error)}") from error
 
 
-def subject_under(loaded: Loaded, profile: Profile) -> FunctionSubject:
-    """The function as a subject with a profile that is known from probing it elsewhere."""
+def subject_under(loaded: Loaded, profile: Profile) -> Subject:
+    """The function or model as a subject with a profile that is known from probing it elsewhere."""
     arrays = adapters()[profile["arrays"]].arrays(profile.get("device", "cpu"))  # type: ignore[misc]
+    if loaded.kind == "lm":
+        return ModelSubject(loaded.name, loaded.function, arrays, profile)
     signature = read(loaded.function, loaded.name)
     return FunctionSubject(
         loaded.name, loaded.function, signature, arrays, profile, vjp_function=loaded.vjp_function, explains=True
     )
+
+
+def _model_of(loaded: Loaded) -> ModelSubject:
+    """The model in the first array library in which it can read five tokens."""
+    settings = _settings({"declared": loaded.declared, "adapter": loaded.adapted})
+    on, said = ([settings["device"].value] if "device" in settings else []), []
+    for name, _ in _libraries(settings):
+        arrays = adapters()[name].arrays(*on)  # type: ignore[misc]
+        try:
+            return probed(loaded, arrays, {"arrays": Setting(name, "inferred")} | settings)
+        except FAILED as error:
+            said.append(f"  {name}: {error}")
+    seen = "\n".join(dict.fromkeys(said))
+    raise CannotRun(f"{loaded.name} cannot give the logits of five tokens. Tried:\n{seen}")
 
 
 def _subject_of(loaded: Loaded) -> FunctionSubject:
@@ -70,7 +88,12 @@ def _promised(loaded: Loaded, signature: Signature) -> dict[str, Setting]:
     origin_of_contract: Origin = (
         "declared" if "contract" in loaded.declared else "adapter" if "contract" in loaded.adapted else "inferred"
     )
-    settings = {"contract": Setting(contract, origin_of_contract)}
+    return {"contract": Setting(contract, origin_of_contract)} | _settings(by_origin)
+
+
+def _settings(by_origin: Mapping[Origin, Mapping[str, Any]]) -> dict[str, Setting]:
+    """What is declared by whom, the first of them first."""
+    settings: dict[str, Setting] = {}
     for origin, values in by_origin.items():
         for name, value in values.items():
             settings.setdefault(name, Setting(value, origin))

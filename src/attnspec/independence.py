@@ -79,7 +79,7 @@ class _Recorded:
 def variations(case: Case, claim: Claim, profile: Profile) -> Iterator[Variation]:
     """About thirty cases that differ from this one in one field, as far as the claim and the subject admit them."""
     given = claim.given
-    assert given is not None
+    assert isinstance(given, Cases)
     case = case.but(id="", sha256="")
     seen = {case.canonical()}
     for variation in (
@@ -264,7 +264,7 @@ def depend(records: Sequence[Record], runner: Any) -> None:
     told: set[str] = set()
     for record in records:
         root = record.verdict is Verdict.VIOLATED and not record.implied_by
-        if not root or record.claim in told or record.case is None or claims()[record.claim].given is None:
+        if not root or record.claim in told or record.case is None or not isinstance(claims()[record.claim].given, Cases):
             continue
         told.add(record.claim)
         try:

@@ -6,6 +6,7 @@ import hashlib
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,11 +18,13 @@ from hypothesis.strategies import SearchStrategy
 
 from attnspec.draws import by_the_seed_alone
 from attnspec.function import FunctionSubject
+from attnspec.model import ModelSubject
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
 from attnspec.properties.compare import EXACT, Ledger, ledger
 from attnspec.properties.fitting import fitted
-from attnspec.properties.reduction import reduced
+from attnspec.properties.programs import Programs
+from attnspec.properties.reduction import reduced, simpler
 from attnspec.properties.showcases import showcases
 from attnspec.properties.subject import Setting
 from attnspec.properties.twins import TwinSubject
@@ -98,7 +101,7 @@ class Outcome:
 
 
 def search(
-    claim: Claim, subject: FunctionSubject, dtype: str, budget: Budget, seed: int, hint: Case | None = None
+    claim: Claim, subject: FunctionSubject | ModelSubject, dtype: str, budget: Budget, seed: int, hint: Case | None = None
 ) -> Outcome:
     """Looks for a case that violates the claim and shrinks it.
 
@@ -126,7 +129,7 @@ def search(
 
 
 class _Run:
-    def __init__(self, claim: Claim, subject: FunctionSubject, budget: Budget) -> None:
+    def __init__(self, claim: Claim, subject: FunctionSubject | ModelSubject, budget: Budget) -> None:
         self.claim, self.subject, self.budget = claim, subject, budget
         self.outcome = Outcome()
         self.twin = TwinSubject(subject.profile, claim.twin, claim.gradient_twin)
@@ -141,15 +144,17 @@ class _Run:
         if first is None:
             first = self._drawn(dtype, seed)
         if first is not None and self.budget.shrink:
-            self._fails(reduced(first, given, self.subject.profile, self._fails))  # the last failure noted is the smallest
+            ways = given.simpler if isinstance(given, Programs) else partial(simpler, given=given)
+            reduced(first, partial(ways, profile=self.subject.profile), self._fails)  # the last failure noted is the smallest
         return self._settled()
 
     def _fixed(self, dtype: str) -> list[Case]:
         assert self.claim.given is not None
         if not self.budget.fixed:
             return []
-        brief = self.budget.brief and not self._is_widest(dtype)
-        return showcases(self.claim.given, self.claim.id, self.subject.profile, dtype, brief=brief, grow=self.budget.grow)
+        brief, given = self.budget.brief and not self._is_widest(dtype), self.claim.given
+        fixed = given.fixed if isinstance(given, Programs) else partial(showcases, given)
+        return fixed(self.claim.id, self.subject.profile, dtype, brief=brief, grow=self.budget.grow)
 
     def _is_widest(self, dtype: str) -> bool:
         return dtype == self.claim.dtypes_of(self.subject.profile.get("dtypes", (dtype,)))[0]
@@ -276,6 +281,7 @@ class _Run:
     def _same_bits(self, call: dict[str, Any]) -> bool:
         arrays = [call.pop(n) for n in "qkv"]
         try:
+            assert isinstance(self.subject, FunctionSubject)
             outputs = [self.subject(*arrays, **call).out for _ in range(3)]
         except (BadResult, Refused, ValueFailure):
             return True  # it refuses alike

@@ -20,6 +20,7 @@ from typing import Any
 from attnspec.adapters import adapters
 from attnspec.contracts import CONTRACTS
 from attnspec.errors import UsageError, nearest
+from attnspec.properties.claim import Kind
 from attnspec.properties.subject import DTYPES, PRECISION, PRECISIONS
 from attnspec.signature import ROLES, parameters
 
@@ -56,6 +57,12 @@ ALIASES = {
     "gradients": {"true": "vjp", "false": "none"},
 }
 
+UNAUDITED = {
+    "layer": "layer",
+    "encoder": "encoder",
+    "seq2seq": "sequence-to-sequence model",
+    "recurrent": "recurrent layer",
+}
 UNDECLARABLE = {  # what one might look for among the keys, and what to do instead
     "heads": "the number of heads varies from case to case; give the function a parameter num_heads, or wrap it",
     "self_only": "an attention function takes queries, keys and values; this version audits no other",
@@ -74,7 +81,9 @@ class Loaded:
         adapted: dict[str, Any],
         call: tuple[str, str],
         vjp_function: Callable[..., Any] | None = None,
+        kind: Kind = "attention",
     ) -> None:
+        self.kind = kind
         self.name = name
         self.function = function
         self.declared = declared
@@ -193,7 +202,8 @@ def adapted(prefix: str, name: str, declared: dict[str, Any]) -> Loaded:
     function, promised = adapter.load(name, declared)
     promised = promised | declarations({key: value for key, value in promised.items() if key in BY_DTYPE})
     script = adapter.expression(name, declared) if adapter.expression else ("", name)
-    return Loaded(f"{prefix}:{name}", function, declared, promised, script)
+    kind: Kind = "lm" if _kind(function, declared) == "lm" else "attention"
+    return Loaded(f"{prefix}:{name}", function, declared, promised, script, kind=kind)
 
 
 def _not_offered(prefix: str, name: str) -> str:
@@ -224,12 +234,29 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
     function = _called_if_factory(found, target)
     if function is not found:
         script = (script[0], f"{script[1]}()")
-    if kind := _kind(function, declared):
-        raise UsageError(f"target {target!r} looks like a {kind}; this version audits attention functions of (q, k, v)")
+    kind = _kind(function, declared)
+    if kind in UNAUDITED:
+        what = "attention functions of (q, k, v), and language models with logits(ids)"
+        raise UsageError(f"target {target!r} looks like a {UNAUDITED[kind]}; this version audits {what}")
+    if kind == "lm":
+        return Loaded(target, _checked_model(function, target), _declared(function, declared), {}, script, kind="lm")
     if not callable(function):
         raise UsageError(f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)")
-    attribute = getattr(function, "__attnspec__", {})
-    return Loaded(target, function, declarations(attribute) | declared, {}, script)
+    return Loaded(target, function, _declared(function, declared), {}, script)
+
+
+def _declared(found: Any, declared: dict[str, Any]) -> dict[str, Any]:
+    return declarations(getattr(found, "__attnspec__", {})) | declared
+
+
+def _checked_model(model: Any, target: str) -> Any:
+    """The model. Errors: UsageError if it lacks what every language model has."""
+    for name, rule in (("logits", "logits(ids) -> [B,T,V]"), ("vocab_size", "vocab_size, how many words there are")):
+        if not hasattr(model, name):
+            raise UsageError(f"target {target!r}: a language model has {rule}; {type(model).__name__} has no {name!r}")
+    if hasattr(model, "start") != hasattr(model, "extend"):
+        raise UsageError(f"target {target!r}: start(batch) and extend(ids, state) come together; one of them is missing")
+    return model
 
 
 def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
@@ -260,14 +287,13 @@ def _called_if_factory(found: Any, target: str) -> Any:
     return found
 
 
-def _kind(found: Any, declared: Mapping[str, Any]) -> str | None:
+def _kind(found: Any, declared: Mapping[str, Any]) -> str:
     if "kind" in declared:
-        return None if declared["kind"] == "attention" else str(declared["kind"])
-    if hasattr(found, "encode") and hasattr(found, "logits"):
-        return "sequence-to-sequence model"
+        return str(declared["kind"])
     if hasattr(found, "logits"):
-        return "language model"
-    return "layer" if callable(getattr(found, "parameters", None)) and any(True for _ in found.parameters()) else None
+        wanted = [p for p in parameters(found.logits) if p.default is p.empty and p.name != "self"]
+        return "seq2seq" if hasattr(found, "encode") and len(wanted) > 1 else "lm"
+    return "layer" if callable(getattr(found, "parameters", None)) and any(True for _ in found.parameters()) else "attention"
 
 
 def _attribute(module: ModuleType, name: str, target: str) -> Any:

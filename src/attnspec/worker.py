@@ -23,9 +23,8 @@ from typing import Any, Self, TypeVar
 import pebble
 
 from attnspec.auditor import Unit, _named, run_unit
-from attnspec.conventions import subject_of, subject_under
+from attnspec.conventions import Subject, subject_of, subject_under
 from attnspec.errors import CannotRun
-from attnspec.function import FunctionSubject
 from attnspec.properties.claim import claims
 from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Record
@@ -37,7 +36,7 @@ THREADED = ("jax", "mlx", "onnxruntime", "tensorflow")  # locks of their threads
 COMPILING = ("jax",)  # libraries that compile anew for every shape
 PATIENCE = 10  # how many times longer they may take, and loading any target, where nobody has said how long is too long
 _targets: dict[str, Loaded] = {}  # in a worker: the target that it has loaded
-_subjects: dict[str, FunctionSubject] = {}  # and its subject
+_subjects: dict[str, Subject] = {}  # and its subject
 
 
 class InProcess:
@@ -48,7 +47,7 @@ class InProcess:
         self._loaded = loaded or load(target, options)
 
     @cached_property
-    def _subject(self) -> FunctionSubject:
+    def _subject(self) -> Subject:
         return subject_of(self._loaded)
 
     def __enter__(self) -> Self:
@@ -207,7 +206,7 @@ def _target(target: str, options: Mapping[str, Any]) -> Loaded:
     return _targets[key]
 
 
-def _loaded(target: str, options: Mapping[str, Any], profile: Profile | None) -> tuple[Loaded, FunctionSubject]:
+def _loaded(target: str, options: Mapping[str, Any], profile: Profile | None) -> tuple[Loaded, Subject]:
     key = f"{target} {sorted(options.items())}"
     loaded = _target(target, options)
     if key not in _subjects:

@@ -106,9 +106,9 @@ class Adapter:
 @cache
 def adapters() -> dict[str, Adapter]:
     """Every adapter by name."""
-    found = {m.name: importlib.import_module(f"{__name__}.{m.name}").ADAPTER for m in pkgutil.iter_modules(__path__)}
-    found |= {entry.name: entry.load() for entry in entry_points(group="attnspec.adapters")}
-    return found
+    own = [importlib.import_module(f"{__name__}.{m.name}").ADAPTER for m in pkgutil.iter_modules(__path__)]
+    found: dict[str, Adapter] = {adapter.name: adapter for adapter in own}
+    return found | {entry.name: entry.load() for entry in entry_points(group="attnspec.adapters")}
 
 
 STORAGES = ("plain", "strided", "offset", "transposed", "expanded", "poisoned")

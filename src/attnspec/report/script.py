@@ -8,10 +8,12 @@ import numpy as np
 
 from attnspec.arguments import by_place_and_name
 from attnspec.function import FunctionSubject
+from attnspec.model import ModelSubject
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
 from attnspec.properties.subject import UNDER
 from attnspec.properties.verdict import Evidence
+from attnspec.report.script_of_model import script_of_model
 from attnspec.surroundings import WRITTEN
 from attnspec.target import Loaded
 
@@ -32,8 +34,10 @@ PULLED = {
 }
 
 
-def script(loaded: Loaded, subject: FunctionSubject, claim: Claim, case: Case, evidence: Evidence) -> str:
+def script(loaded: Loaded, subject: FunctionSubject | ModelSubject, claim: Claim, case: Case, evidence: Evidence) -> str:
     """The calls that the claim made on its failing case, in the function's own terms, and what was to be seen."""
+    if isinstance(subject, ModelSubject):
+        return script_of_model(loaded, subject, claim, case, evidence)
     lines = [
         f"# {claim.id}: {claim.statement}",
         f"# Case {case.id} on {loaded.name}, {case.dtype}.",

@@ -44,7 +44,7 @@ def header(report: Report) -> str:
     kind = ""
     if report.profile is not None:
         lost = report.profile.refusals
-        kind = f" ({report.profile.get('arrays')}, {report.profile.get('layout')})"
+        kind = f" ({report.profile.get('arrays')}, {report.profile.get('layout', 'language model')})"
         kind += f" | refuses {len(lost)} of {len(report.profile.features)} features" if lost else ""
     dtypes = "+".join(report.profile["dtypes"]) if report.profile else "?"
     target = f"{report.target}{options}{kind}"
@@ -94,6 +94,8 @@ def _shrunk(record: Record) -> str:
     if record.case is None:
         return ""
     tokens = max(record.case.sizes.T, record.case.sizes.S)
+    if steps := record.case.schedule:
+        return f", shrunk to {len(steps)} step{'s' if len(steps) != 1 else ''}"
     return f", shrunk to {tokens} token{'s' if tokens != 1 else ''}"
 
 
@@ -190,7 +192,13 @@ def reproduce(case: Case, report: Report) -> list[str]:
 
 
 def minimal_case(case: Case) -> list[str]:
-    """The case as small arrays and options."""
+    """The case as small arrays and options, or as the program that a model went through."""
+    if "ids" in case.values:
+        padded = {"padding": "right", "left-padding": "left", "random": "anywhere"}
+        side = f", padding {padded.get(case.mask.pattern, case.mask.pattern)}" if case.mask else ""
+        few = ", few different tokens" if case.values["ids"].kind == "ties" else ""
+        what = ", ".join(f"{op} {n}" for op, n in case.schedule) if case.schedule else f"{case.sizes.T} tokens at once"
+        return [f"  {case.sizes.B} row{'s' if case.sizes.B != 1 else ''}: {what}{side}{few}, seed {case.seed}"]
     x = case.build()
     z = case.sizes
     stored = "" if case.storage == "plain" else f"  storage={case.storage}"

@@ -1,0 +1,217 @@
+"""Claims on models that remember: step by step is at once, under any program of steps."""
+
+from __future__ import annotations
+
+from attnspec.properties.case import Case
+from attnspec.properties.claim import Source, claim
+from attnspec.properties.compare import alike, none_of
+from attnspec.properties.models import LanguageModel
+from attnspec.properties.programs import SIDES, Op, Programs, Step
+from attnspec.properties.sessions import Session, tokens
+from attnspec.properties.verdict import Refused
+
+SHAZEER = Source("arXiv:1911.02150", "2.4")
+EVERYTHING: tuple[Op, ...] = ("append", "ragged", "reorder", "crop", "fork", "other", "restart")
+ONE_BY_ONE: tuple[Step, ...] = (("append", 1),) * 7
+PROMPTS: tuple[tuple[Step, ...], ...] = (
+    (("append", 5), *(("append", 1),) * 6),
+    ONE_BY_ONE,
+    (("append", 1), ("append", 1)),
+    (("append", 12), ("append", 1)),
+)
+
+
+def _as_at_once(model: LanguageModel, case: Case) -> None:
+    """Plays the program; every logit is that of reading all tokens so far at once."""
+    dtype = model.profile["dtypes"][0]
+    for heard in Session(model, case).play():
+        alike(heard.got, heard.want, dtype, heard.what, change=heard.alone - heard.want)
+
+
+@claim(
+    "cache.step-by-step",
+    level="must",
+    handle="CA1",
+    idea="I28",
+    source=SHAZEER,
+    of="lm",
+    needs=("cache",),
+    given=Programs(("append",), PROMPTS, draws=0),
+    within="calibrated",
+)
+def step_by_step_is_at_once(model: LanguageModel, case: Case) -> None:
+    """A prompt and then token by token give the logits of reading all tokens at once."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.chunks",
+    level="must",
+    handle="CA1",
+    idea="I28",
+    source=SHAZEER,
+    of="lm",
+    needs=("cache", "chunks"),
+    given=Programs(
+        ("append",), ((("append", 3), ("append", 4), ("append", 1), ("append", 4)), (("append", 2), ("append", 5)))
+    ),
+    within="calibrated",
+)
+def any_chunks_are_at_once(model: LanguageModel, case: Case) -> None:
+    """However the tokens are cut into calls, the logits are those of reading all of them at once."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.ragged-rows",
+    level="must",
+    handle="CA10",
+    idea="I28",
+    source=SHAZEER,
+    of="lm",
+    needs=("cache", "batch", "cached-padding"),
+    given=Programs(
+        ("append", "ragged"),
+        (
+            (("ragged", 5), ("append", 1), ("append", 1)),
+            (("ragged", 4), ("ragged", 3)),
+            (("append", 2), ("ragged", 5), ("append", 1)),
+        ),
+        rows=(3, 2),
+        sides=SIDES,
+    ),
+    within="calibrated",
+)
+def rows_of_different_length_are_each_alone(model: LanguageModel, case: Case) -> None:
+    """Rows that remember different numbers of tokens go on as each would alone, wherever the padding of a call stood."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.reorder",
+    level="must",
+    handle="CA5",
+    idea="I28",
+    source=Source("arXiv:1609.08144", "7, beam search"),
+    of="lm",
+    needs=("cache", "batch", "reorder"),
+    given=Programs(
+        ("append", "reorder"),
+        (
+            (("append", 3), ("reorder", 1), ("append", 2)),
+            (("append", 4), ("reorder", 3), ("append", 1), ("reorder", 1), ("append", 1)),
+        ),
+        rows=(3, 4),
+    ),
+    within="calibrated",
+)
+def reordered_rows_go_on(model: LanguageModel, case: Case) -> None:
+    """After rows were chosen, repeated or left out, as beam search does, each goes on from what it had read."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.crop",
+    level="must",
+    handle="CA6",
+    idea="I28",
+    source=Source("arXiv:2211.17192", "2.1, rejected tokens"),
+    of="lm",
+    needs=("cache", "crop"),
+    given=Programs(
+        ("append", "crop"),
+        (
+            (("append", 6), ("crop", 2), ("append", 1), ("append", 2)),
+            (("append", 9), ("crop", 6), ("append", 5)),
+            (("append", 3), ("crop", 1), ("crop", 1), ("append", 1)),
+        ),
+    ),
+    within="calibrated",
+)
+def cropped_states_go_on(model: LanguageModel, case: Case) -> None:
+    """A state that has forgotten its last tokens goes on as one that never read them."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.fork",
+    level="must",
+    handle="CA12",
+    idea="I28",
+    source=SHAZEER,
+    of="lm",
+    needs=("cache", "fork"),
+    given=Programs(
+        ("append", "fork"),
+        (
+            (("append", 4), ("fork", 1), ("append", 1)),
+            (("append", 2), ("fork", 5), ("append", 3), ("fork", 1), ("append", 1)),
+        ),
+    ),
+    within="calibrated",
+)
+def forks_do_not_alias(model: LanguageModel, case: Case) -> None:
+    """A copy of a state goes on by itself, and what it reads is not in the original."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.sequences-apart",
+    level="must",
+    handle="CA15",
+    idea="I28",
+    source=SHAZEER,
+    of="lm",
+    needs=("cache",),
+    given=Programs(
+        ("append", "other", "restart"),
+        (
+            (("append", 4), ("other", 3), ("append", 1), ("other", 1), ("append", 1)),
+            (("append", 6), ("restart", 1), ("append", 2), ("append", 1)),
+        ),
+    ),
+    within="calibrated",
+)
+def sequences_do_not_mix(model: LanguageModel, case: Case) -> None:
+    """Two states of one model, used in turn or one after the other, do not see each other's tokens."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.programs",
+    level="must",
+    handle="CA15",
+    idea="I28",
+    source=SHAZEER,
+    of="lm",
+    needs=("cache",),
+    given=Programs(EVERYTHING, sides=SIDES, rows=(2, 3, 1)),
+    within="calibrated",
+)
+def any_program_is_a_list(model: LanguageModel, case: Case) -> None:
+    """Any program of append, reorder, crop, fork, two sequences in turn and restart gives the logits of lists of tokens."""
+    _as_at_once(model, case)
+
+
+@claim(
+    "cache.overflow-raises",
+    level="should",
+    handle="CA7",
+    idea="I28",
+    source=Source("docs/conventions.md", "models"),
+    of="lm",
+    needs=("cache", "overflow"),
+    given=Programs(rows=(1, 2), tokens=(3, 1), draws=0),
+    within="exact",
+)
+def too_many_tokens_raise(model: LanguageModel, case: Case) -> None:
+    """One token more than max_length raises an error; nothing wraps or is overwritten in silence."""
+    rows, length = case.sizes.B, model.max_length
+    ids = tokens(model, case, "too many", rows, length + 1)
+    _, state = model.extend(ids[:, :length], model.start(rows))
+    try:
+        model.extend(ids[:, length:], state)
+    except Refused:
+        none_of((), "answers to one token too many")
+    else:
+        none_of((f"logits for token {length + 1} of at most {length}",), "answers to one token too many")

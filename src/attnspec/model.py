@@ -1,0 +1,165 @@
+"""A language model of any array library as the subject that claims see: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from attnspec.adapters import Array, Arrays
+from attnspec.properties.models import FEATURES, Ids
+from attnspec.properties.subject import BoolArray, FloatArray, Profile, Setting
+from attnspec.properties.verdict import BadResult, Observation, Refused, first_line
+from attnspec.target import Loaded
+
+FAILED = (Refused, BadResult)
+LIMIT = 64  # a model whose limit is larger is not filled to it: that says nothing new and takes long
+
+
+class ModelSubject:
+    """Calls a model in its own array library.
+
+    `calls` are the calls of the last case, states as the names that a script gives them; `observations` and `seconds` are as
+    those of FunctionSubject.
+    """
+
+    def __init__(self, name: str, model: Any, arrays: Arrays, profile: Profile) -> None:
+        self.name, self.model, self.arrays, self.profile = name, model, arrays, profile
+        self.vocab_size = int(model.vocab_size)
+        self.max_length = int(getattr(model, "max_length", 0) or 0)
+        self.observations: dict[tuple[str, ...], Observation] = {}
+        self.calls: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def logits(self, ids: Ids, mask: BoolArray | None = None) -> FloatArray:
+        return self._widened(self._call("logits", ids, *self._real(mask)), ids)
+
+    def start(self, batch: int) -> Any:
+        return _State(self._call("start", batch), self._number())
+
+    def extend(self, ids: Ids, state: Any, mask: BoolArray | None = None) -> tuple[FloatArray, Any]:
+        found = self._call("extend", ids, state, *self._real(mask))
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise BadResult(f"extend returned {type(found).__name__}, expected the pair (logits, state)")
+        return self._widened(found[0], ids), _State(found[1], self._number())
+
+    def reorder(self, state: Any, index: Ids) -> Any:
+        return _State(self._call("reorder", state, index), self._number())
+
+    def crop(self, state: Any, length: int) -> Any:
+        return _State(self._call("crop", state, length), self._number())
+
+    def fork(self, state: Any) -> Any:
+        return _State(self._call("fork", state), self._number())
+
+    def native(self, ids: Ids) -> Array:
+        """The logits as the model gives them."""
+        return self._call("logits", ids)
+
+    def _number(self) -> int:
+        return len(self.calls)
+
+    def _real(self, mask: BoolArray | None) -> tuple[Ids, ...]:
+        return () if mask is None else (mask.astype(np.int64),)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Calls the method on arrays of the library. Errors: Refused, whatever the method raises."""
+        self.calls.append({"method": method, "arguments": arguments})
+        own = [self._own(argument) for argument in arguments]
+        start = time.perf_counter()
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return getattr(self.model, method)(*own)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:
+            key = ("refusal", type(error).__name__, str(error)[:40])
+            self.observations.setdefault(key, Observation("refusal", method, first_line(error), type(error).__name__))
+            raise Refused(method, error) from error
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def _own(self, argument: Any) -> Any:
+        if isinstance(argument, _State):
+            return argument.state
+        return self.arrays.make(argument, "int64") if isinstance(argument, np.ndarray) else argument
+
+    def _widened(self, out: Array, ids: Ids) -> FloatArray:
+        if not self.arrays.owns(out):
+            raise BadResult(f"the logits are {type(out).__name__}, not an array of {self.arrays.name}")
+        wanted = (*ids.shape, self.vocab_size)
+        if tuple(out.shape) != wanted:
+            raise BadResult(f"the logits have shape {list(out.shape)}, expected {list(wanted)}: rows, tokens, words")
+        return np.ascontiguousarray(self.arrays.widen(out))
+
+
+class _State:
+    """A state of the model, and the number of the call that gave it."""
+
+    def __init__(self, state: Any, number: int) -> None:
+        self.state, self.number = state, number
+
+    def __str__(self) -> str:
+        return f"state{self.number}"
+
+
+def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> ModelSubject:
+    """The model as a subject with its profile: what it offers is found by asking for it once.
+
+    Errors: those of FAILED, if it cannot read five tokens.
+    """
+    subject = ModelSubject(loaded.name, loaded.function, arrays, Profile(settings))
+    low, high = settings["tokens"].value if "tokens" in settings else (0, subject.vocab_size)
+    ids = low + np.arange(5)[None] % (high - low)
+    subject.logits(ids)
+    dtype = arrays.dtype_of(subject.native(ids))
+    offers = _Offers(subject, dict(getattr(loaded.function, "lacks", {})))
+    two = np.concatenate([ids, ids[:, ::-1]])
+    some = np.array([[True, True, True, True, False], [True] * 5])
+
+    def read(*counts: int) -> Any:
+        """A state that nothing has used up."""
+        state = subject.start(1)
+        for count in counts:
+            _, state = subject.extend(ids[:, :count], state)
+        return state
+
+    offers("batch", lambda: subject.logits(two))
+    offers("padding", lambda: subject.logits(two, some))
+    if offers("cache", lambda: read(1, 1), "start"):
+        offers("chunks", lambda: read(2, 3))
+        offers("cached-padding", lambda: subject.extend(two, subject.extend(two, subject.start(2), some)[1], some))
+        offers("reorder", lambda: subject.reorder(read(3), np.array([0])), "reorder")
+        offers("crop", lambda: subject.crop(read(3), 2), "crop")
+        offers("fork", lambda: subject.fork(read(3)), "fork")
+        if 0 < subject.max_length <= LIMIT:
+            offers.features["overflow"] = None
+    missing: dict[str, str | None] = dict.fromkeys(FEATURES, "not offered")
+    found = {"kind": Setting("lm", "inferred"), "dtypes": Setting((dtype,), "inferred")}
+    subject.profile = Profile(found | settings, missing | offers.features)
+    subject.observations.clear()
+    return subject
+
+
+class _Offers:
+    """Asks for one feature after another, and keeps why it is not offered."""
+
+    def __init__(self, subject: ModelSubject, lacks: dict[str, str]) -> None:
+        self.subject, self.lacks = subject, lacks
+        self.features: dict[str, str | None] = {}
+
+    def __call__(self, feature: str, ask: Callable[[], object], method: str = "logits") -> bool:
+        if feature in self.lacks:
+            self.features[feature] = f"exempt: {self.lacks[feature]}"
+        elif not hasattr(self.subject.model, method):
+            self.features[feature] = f"not offered: no method {method}"
+        else:
+            try:
+                ask()
+                self.features[feature] = None
+            except FAILED as error:
+                self.features[feature] = f"refuses: {str(error).partition(': ')[2] or error}"
+        return self.features[feature] is None

@@ -1,0 +1,182 @@
+"""Language models as targets: what they are taken for, what they offer, what an audit prints of a broken one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import attnspec
+from attnspec.adapters.impl import MODELS
+from attnspec.adapters.lm_variant import NAMES
+from attnspec.conventions import subject_of
+from attnspec.errors import UsageError
+from attnspec.properties.claim import claims
+from attnspec.properties.model_mutants.variants import VARIANTS
+from attnspec.properties.verdict import Verdict
+from attnspec.target import load
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# A bag of words in NumPy: the logits are a function of the counts of the tokens so far.
+MODEL = """
+import numpy as np
+
+TABLE = np.cos(np.arange(7)[:, None] * np.arange(1, 8))
+
+
+class Bag:
+    vocab_size, max_length = 7, 20
+
+    def logits(self, ids, attention_mask=None):
+        return self.extend(ids, self.start(len(ids)), attention_mask)[0]
+
+    def start(self, batch):
+        return np.zeros((batch, 7))
+
+    def extend(self, ids, state, attention_mask=None):
+        words = np.eye(7)[ids] * (1 if attention_mask is None else attention_mask[..., None])
+        counts = state[:, None] + words.cumsum(1)
+        if counts.sum(-1).max() > self.max_length:
+            raise ValueError("more than max_length tokens")
+        return np.tanh(counts) @ TABLE, counts[:, -1]
+
+    def reorder(self, state, index):
+        return state[index]
+
+    def fork(self, state):
+        return state.copy()
+
+
+class Forgets(Bag):
+    def reorder(self, state, index):
+        return state
+
+
+class OnlyLogits:
+    vocab_size = 7
+
+    def logits(self, ids):
+        return Bag().logits(ids)
+
+
+class LooksAhead(OnlyLogits):
+    def logits(self, ids):
+        return Bag().logits(ids) + 0.001 * TABLE[ids[:, -1:]]
+
+
+class NoWords:
+    def logits(self, ids):
+        return None
+
+
+class Half(OnlyLogits):
+    def start(self, batch):
+        return None
+
+
+class Raises(OnlyLogits):
+    def logits(self, ids):
+        raise RuntimeError("no luck")
+
+
+class Narrow(OnlyLogits):
+    def logits(self, ids):
+        return Bag().logits(ids)[..., :3]
+
+
+class Translates:
+    vocab_size = 7
+
+    def encode(self, source): ...
+    def logits(self, source, target): ...
+"""
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (folder / "bag.py").write_text(MODEL)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def words(report: attnspec.Report) -> dict[str, str]:
+    return {r.claim: r.verdict.value for r in report.records}
+
+
+def test_a_model_is_known_by_its_methods(here: Path) -> None:
+    report = attnspec.audit("bag.py::Bag")
+    assert report.exit_code == 0
+    assert report.profile is not None
+    assert report.profile["arrays"] == "numpy"
+    assert report.profile.lacks("crop") == "not offered: no method crop"
+    assert {c for c, word in words(report).items() if word != "HOLDS"} == {"cache.crop"}
+    assert set(words(report)) == {c.id for c in claims().values() if c.of == "lm"}
+
+
+def test_a_model_without_a_cache_has_the_claims_that_need_none(here: Path) -> None:
+    found = words(attnspec.audit("bag.py::OnlyLogits"))
+    holding = {claim for claim, word in found.items() if word == "HOLDS"}
+    assert holding == {"mask.logits-causal", "mask.prefix-alone", "batch.row-alone", "batch.other-rows", "robust.same-logits-twice"}
+
+
+def test_a_small_leak_is_a_violation(here: Path) -> None:
+    report = attnspec.audit("bag.py::LooksAhead")
+    assert {r.claim for r in report.violations} == {"mask.logits-causal", "mask.prefix-alone"}
+
+
+def test_the_program_is_short_and_the_script_stands_alone(here: Path, cli: Run) -> None:
+    done = cli("audit", "bag.py::Forgets", "--select", "cache")
+    assert done.returncode == 1
+    assert "reorder" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if "rows: " in line and "seed" in line][:1]
+    assert line.count(",") <= 4, line
+    prefix = done.stdout.partition("attnspec replay ")[2][:4]
+    replayed = cli("replay", prefix)
+    assert replayed.returncode == 1
+    assert "cache.reorder" in replayed.stdout
+    (script,) = sorted((here / ".attnspec" / "cases").glob(f"{prefix}*.py"))
+    text = script.read_text()
+    assert "attnspec" not in "".join(line for line in text.splitlines() if "import" in line)
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=here)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NoWords", "has no 'vocab_size'"),
+        ("Half", "come together"),
+        ("Translates", "sequence-to-sequence model"),
+    ],
+)
+def test_what_no_language_model_lacks(here: Path, name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load(f"bag.py::{name}", {})
+
+
+@pytest.mark.parametrize(("name", "said"), [("Raises", "no luck"), ("Narrow", "expected [1, 5, 7]")])
+def test_a_model_that_cannot_read_cannot_be_audited(here: Path, cli: Run, name: str, said: str) -> None:
+    done = cli("audit", f"bag.py::{name}")
+    assert done.returncode == 3
+    assert said in done.stdout
+
+
+def test_our_own_models_offer_everything() -> None:
+    for name in MODELS:
+        profile = subject_of(load(f"impl:{name}", {})).profile
+        assert not {f for f, reason in profile.features.items() if reason}, name
+
+
+def test_the_names_of_the_variants() -> None:
+    assert list(NAMES) == list(VARIANTS)
+
+
+@pytest.mark.parametrize("target", [*(f"impl:{n}" for n in MODELS), *(f"lm-variant:{n}" for n in NAMES)])
+def test_no_alarm_on_a_correct_model(target: str, commit_seed: int) -> None:
+    report = attnspec.audit(target, seed=commit_seed, profile="drawn", in_process=True)
+    assert report.exit_code == 0
+    assert {r.verdict for r in report.records} <= {Verdict.HOLDS, Verdict.NOT_APPLICABLE}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attnspec import kill_matrix as matrix
 from attnspec import known_subjects
 from attnspec.properties.claim import claims
-from attnspec.properties.mutants import describe
+from attnspec.properties.planted import describe
 from attnspec.replay import replay_case
 from attnspec.report.terminal import failure
 

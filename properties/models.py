@@ -20,6 +20,8 @@ FEATURES = {
     "chunks": "several tokens at a time beside a state",
     "batch": "more than one row",
     "padding": "an attention mask",
+    "left-padding": "padding before the tokens of a row",
+    "padding-between": "padding between the tokens of a row",
     "cached-padding": "an attention mask beside a state",
     "reorder": "other rows of a state",
     "crop": "a state that forgets its last tokens",

@@ -20,6 +20,7 @@ from attnspec.properties.subject import Profile
 Step = tuple[str, int]
 Op = Literal["append", "ragged", "reorder", "crop", "fork", "other", "restart"]
 NEEDS: dict[str, str] = {"ragged": "cached-padding", "reorder": "reorder", "crop": "crop", "fork": "fork"}  # features
+OF_SIDE = {"padding": "padding", "left-padding": "left-padding", "random": "padding-between"}
 SIDES: tuple[MaskPattern, ...] = ("padding", "left-padding", "random")  # right, left, anywhere
 MORE = 4  # tokens of a row, beyond the largest length of attention cases: past the windows that small models have
 CHUNK = 5
@@ -45,14 +46,17 @@ class Programs:
         if self.rows and min(self.rows) > 1 and not profile.offers("batch"):
             yield "batch"
 
+    def _sides(self, profile: Profile) -> tuple[MaskPattern, ...]:
+        return tuple(side for side in self.sides if profile.offers(OF_SIDE[side]))
+
     def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, grow: int = 0) -> list[Case]:
         """Every schedule, every number of tokens, every side of padding once."""
         made = []
-        programs = self.schedules or ((),)
+        programs, sides = self.schedules or ((),), self._sides(profile)
         for i in range(max(len(programs), len(self.tokens), len(self.sides))):
             rows = self.rows[i % len(self.rows)] if profile.offers("batch") else 1
             tokens = self.tokens[i % len(self.tokens)] + grow
-            side = self.sides[i % len(self.sides)] if self.sides else None
+            side = sides[i % len(sides)] if sides else None
             schedule = programs[i % len(programs)]
             schedule = tuple((op, n + grow if op == "append" and n > 1 else n) for op, n in schedule)
             made.append(_case(claim, dtype, rows, tokens, schedule, side, i, repeated=False))
@@ -81,7 +85,8 @@ class Programs:
             if room < 0:
                 break
             schedule.append((op, n))
-        side = pick(self.sides) if self.sides else None
+        sides = self._sides(profile)
+        side = pick(sides) if sides else None
         repeated = self.repeated and pick((False, False, True))
         return _case(claim, dtype, rows, pick(self.tokens), tuple(schedule), side, pick(tuple(range(512))), repeated=repeated)
 

@@ -10,7 +10,7 @@ import pytest
 
 from attnspec.kill_matrix import AGAIN, NO_DEFECT, NOT_BLIND, killers, read
 from attnspec.properties.claim import claims
-from attnspec.properties.mutants import describe, ids
+from attnspec.properties.planted import describe, ids
 from attnspec.properties.spec import SPEC, VERSIONS
 
 MATRIX = read()

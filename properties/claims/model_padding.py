@@ -32,7 +32,7 @@ def _padded_is_alone(model: LanguageModel, case: Case) -> None:
     idea="I25",
     source=MASK,
     of="lm",
-    needs=("padding", "batch"),
+    needs=("padding", "left-padding", "batch"),
     given=Programs(sides=("left-padding",), rows=(3, 2), tokens=(12, 7, 5, 9)),
     within="calibrated",
 )
@@ -48,7 +48,7 @@ def padding_on_the_left_is_not_there(model: LanguageModel, case: Case) -> None:
     idea="I25",
     source=MASK,
     of="lm",
-    needs=("padding", "batch"),
+    needs=("padding", "padding-between", "batch"),
     given=Programs(sides=("random",), rows=(3, 2), tokens=(12, 7, 5, 9)),
     within="calibrated",
 )

@@ -16,8 +16,8 @@ from typing import Any
 
 from attnspec.auditor import DEFAULT_SEED, audit
 from attnspec.properties.claim import claims
-from attnspec.properties.mutants import ids
 from attnspec.properties.oracle import long_memory
+from attnspec.properties.planted import ids, target
 
 FILE = Path(__file__).resolve().parent / "properties" / "mutants" / "kill_matrix.json"
 
@@ -57,7 +57,7 @@ def killers(
 ) -> list[str]:
     """The claims that the mutant violates, in the order of the registry. Nothing is shrunk: only the verdicts count."""
     with long_memory():
-        report = audit(f"mutant:{mutant}", select=tuple(select), profile=profile, seed=seed, in_process=True)
+        report = audit(target(mutant), select=tuple(select), profile=profile, seed=seed, in_process=True)
     violated = {record.claim for record in report.violations} - NO_DEFECT
     return [claim for claim in claims() if claim in violated]
 

@@ -112,7 +112,8 @@ def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> Mode
     Errors: those of FAILED, if it cannot read five tokens.
     """
     subject = ModelSubject(loaded.name, loaded.function, arrays, Profile(settings))
-    low, high = settings["tokens"].value if "tokens" in settings else (0, subject.vocab_size)
+    low, high = getattr(loaded.function, "tokens", (0, subject.vocab_size))  # ids without a meaning of their own
+    settings = {"tokens": Setting((low, high), "inferred")} | settings
     ids = low + np.arange(5)[None] % (high - low)
     subject.logits(ids)
     dtype = arrays.dtype_of(subject.native(ids))
@@ -128,7 +129,9 @@ def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> Mode
         return state
 
     offers("batch", lambda: subject.logits(two))
-    offers("padding", lambda: subject.logits(two, some))
+    if offers("padding", lambda: subject.logits(two, some)):
+        offers("left-padding", lambda: subject.logits(two, some[:, ::-1]))
+        offers("padding-between", lambda: subject.logits(two, some[:, [0, 1, 4, 2, 3]]))
     if offers("cache", lambda: read(1, 1), "start"):
         offers("chunks", lambda: read(2, 3))
         offers("cached-padding", lambda: subject.extend(two, subject.extend(two, subject.start(2), some)[1], some))

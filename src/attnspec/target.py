@@ -49,6 +49,8 @@ DECLARATIONS: dict[str, tuple[str, ...] | type] = {
     "backend": ("default", "flash", "math", "efficient", "cudnn", "xla", "reference", "onnxruntime"),
     "compile": bool,
     "path": ("sdpa", "explicit", "flex"),
+    "attn": ("eager", "sdpa"),
+    "recording": bool,
 }
 LISTS = ("dtypes", "mask")  # comma lists of the values above
 BY_DTYPE = ("precision",)  # one value for all dtypes to which it can apply, or a comma list of DTYPE:VALUE
@@ -260,7 +262,7 @@ def _checked_model(model: Any, target: str) -> Any:
 
 
 def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
-    for option in ("backend", "path", "compile"):
+    for option in ("backend", "path", "compile", "attn", "recording"):
         if option in declared and option not in own:
             raise UsageError(f"{option}={declared[option]}: {target} has no {option}s to select; drop the option")
 

@@ -163,10 +163,19 @@ def translator(model: Any) -> Iterator[tuple[str, Callable[[], float]]]:
     _, past = fed(model.extend, target, begun(), [9])
     index = torch.tensor([2, 2, 0, 1])
     yield "fork", lambda: branched(model, past, target, full)
+    yield "reorder at the start", lambda: reordered_at_the_start(model, source, target, index)
     yield (
         "reorder",
         lambda: apart(fed(model.extend, target[index, 9:], model.reorder(past, index), [1, 1, 1])[0], full[index, 9:]),
     )
+
+
+def reordered_at_the_start(model: Any, source: Tensor, target: Tensor, index: Tensor) -> float:
+    """Before the first token there are the sources alone, each with its padding."""
+    mask = left(S).flip(1)
+    wide = with_holes(source, mask, 5)
+    state = model.reorder(model.start(model.encode(wide, mask), mask), index)
+    return apart(fed(model.extend, target[index], state, STEPS)[0], model.logits(wide, target, mask)[index])
 
 
 def branched(model: Any, past: Any, target: Tensor, full: Tensor) -> float:

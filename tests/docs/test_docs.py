@@ -25,7 +25,7 @@ import attnspec
 from attnspec import adapters as adapter_list
 from attnspec import causes, cli, contracts, search, target
 from attnspec.function import INTERNAL
-from attnspec.properties import case, claim, compare, mutants, subject, verdict
+from attnspec.properties import bounds_models, case, claim, compare, models, mutants, programs, subject, verdict
 from attnspec.properties.strategies import STORAGES
 from attnspec.report import terminal
 from attnspec.signature import ROLES
@@ -184,6 +184,15 @@ def test_origins_contract_and_features() -> None:
         known = contracts.RECOGNISED.get(name, contracts.Names(()))
         assert quoted(said) == [*known.all, *known.one]
     assert {quoted(k)[0]: text for k, text in table("conventions.md", "features")} == subject.FEATURES
+
+
+def test_models() -> None:
+    assert {quoted(k)[0]: text for k, text in table("conventions.md", "model features")} == models.FEATURES
+    assert {quoted(step)[0] for step, _ in table("cases.md", "steps")} == set(get_args(programs.Op))
+    limits = {
+        dtype: float(limit) if "^" not in limit else 2.0 ** int(limit[2:]) for dtype, limit in table("bounds.md", "models")
+    }
+    assert limits == bounds_models.LIMIT
 
 
 def test_roles() -> None:

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from attnspec.properties import mutants
+from attnspec.properties import models, planted
 from attnspec.properties.claim import (
     FAMILIES,
     REGISTRY,
@@ -47,7 +47,7 @@ def test_every_claim_says_what_where_from_and_who_kills_it(claim: Claim) -> None
     assert str(claim.source).startswith(claim.source.work)
     assert claim.within in get_args(Allowed)
     assert claim.about is None or claim.about in get_args(Option)
-    assert set(claim.needs) <= set(FEATURES)
+    assert set(claim.needs) <= set(FEATURES if claim.of == "attention" else models.FEATURES)
     assert (claim.given is None) == (claim.within == "observed")
     assert claim.mutants
     assert len(set(claim.mutants)) == len(claim.mutants)
@@ -71,11 +71,11 @@ def test_statements_and_bodies_are_unique() -> None:
 
 
 def test_the_mutants_that_claims_name_exist() -> None:
-    assert sorted({mutant for claim in ALL for mutant in claim.mutants} - set(mutants.ids())) == []
+    assert sorted({mutant for claim in ALL for mutant in claim.mutants} - set(planted.ids())) == []
 
 
 def test_claims_and_mutants_have_no_id_in_common() -> None:
-    assert not set(claims()) & set(mutants.ids())
+    assert not set(claims()) & set(planted.ids())
 
 
 def test_a_duplicate_id_names_both_modules() -> None:

@@ -110,7 +110,9 @@ WORDS = {"ids": Values("normal")}
 def test_simpler_programs_are_shorter() -> None:
     profile = Sums().profile
     given = Programs(("append", "crop"))
-    case = Case("cache.crop", "float64", Sizes(B=3), schedule=(("append", 4), ("crop", 2), ("append", 3)), values=WORDS, seed=5)
+    case = Case(
+        "cache.crop", "float64", Sizes(B=3), schedule=(("append", 4), ("crop", 2), ("append", 3)), values=WORDS, seed=5
+    )
 
     def size(one: Case) -> tuple[int, int, int, int]:
         return (len(one.schedule or ()), sum(n for _, n in one.schedule or ()), one.sizes.B, one.seed)

@@ -165,7 +165,7 @@ def _filled(word: str, items: Sequence[str]) -> list[str]:
 
 
 def causes(record: Record) -> list[str]:
-    from attnspec.properties.mutants import describe
+    from attnspec.properties.planted import describe
 
     if not record.causes:
         return []

@@ -120,7 +120,13 @@ def test_a_model_is_known_by_its_methods(here: Path) -> None:
 def test_a_model_without_a_cache_has_the_claims_that_need_none(here: Path) -> None:
     found = words(attnspec.audit("bag.py::OnlyLogits"))
     holding = {claim for claim, word in found.items() if word == "HOLDS"}
-    assert holding == {"mask.logits-causal", "mask.prefix-alone", "batch.row-alone", "batch.other-rows", "robust.same-logits-twice"}
+    assert holding == {
+        "mask.logits-causal",
+        "mask.prefix-alone",
+        "batch.row-alone",
+        "batch.other-rows",
+        "robust.same-logits-twice",
+    }
 
 
 def test_a_small_leak_is_a_violation(here: Path) -> None:

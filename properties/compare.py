@@ -57,7 +57,8 @@ def same_bits(got: FloatArray, want: FloatArray, what: str, *, live: bool = True
     _note(exposed=live)
     differs = ~((got == want) | (np.isnan(got) & np.isnan(want)))
     if differs.any():
-        size = np.where(np.isfinite(got - want), np.abs(got - want), np.inf)
+        with np.errstate(invalid="ignore", over="ignore"):
+            size = np.where(np.isfinite(got - want), np.abs(got - want), np.inf)
         raise Violation(
             _evidence(got, want, np.zeros(1), _worst(np.where(differs, size, -1.0)), what, "exact relation: equal bits")
         )

@@ -79,9 +79,10 @@ class _Maker:
         **call: Any,
     ) -> Case:
         want, offers = self.want, self.profile.offers
-        queries, keys = queries + self.grow * (queries > 1), keys + self.grow  # one query is a branch of its own
+        # One query is a branch of its own, and so is one key.
+        queries, keys = queries + self.grow * (queries > 1), keys + self.grow * (keys > 1)
         batch, width, channels = batch + self.grow, width + self.grow, channels + self.grow
-        heads += self.grow * (2 - heads % 2)  # an even number stays even, so that it has groups
+        heads += 2 * self.grow  # an even number stays even, so that it has groups, and an odd one odd
         if mask is None and want.mask == "always":
             kind = want.mask_kinds(self.profile)[0]
             mask = Mask(kind, axes=mask_axes(self.profile, kind, per_row=want.empty == "always")[0])
@@ -275,7 +276,8 @@ def _options(make: _Maker) -> list[Case]:
     if want.admits("window", profile) and (want.window == "always" or want.grid):
         cases += [make(8, 8, window=w, **flag) for w in (1, 3, 9) for flag in causal]
     if want.storage == "drawn":
-        cases += [make(5, n, storage=storage) for storage in STORAGES[1:] for n in (7, 9)]  # about a block of 8
+        # About a block of 8, with every remainder by 4.
+        cases += [make(5, n, storage=storage) for storage in STORAGES[1:] for n in (6, 7, 8, 9)]
     return cases
 
 

@@ -76,17 +76,17 @@ def subjects_page() -> str:
     return HEAD + str(beside("audit_pages").subjects_page())
 
 
-def kernel(folder: Path) -> None:
-    """Writes the README's broken kernel into a folder."""
-    (block,) = re.findall(r"```python\n# kernel.py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (folder / "kernel.py").write_text(block, encoding="utf-8")
+def kernel(folder: Path, name: str = "kernel") -> None:
+    """Writes the README's broken kernel, or its broken model, into a folder."""
+    (block,) = re.findall(rf"```python\n# {name}.py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (folder / f"{name}.py").write_text(block, encoding="utf-8")
 
 
-def readme_failure() -> str:
-    """What `attnspec audit` prints of the README's kernel, without the claims that hold and with the time left out."""
+def readme_failure(name: str = "kernel", attribute: str = "attention") -> str:
+    """What `attnspec audit` prints of an example of the README, without the claims that hold and with the time left out."""
     with TemporaryDirectory() as folder:
-        kernel(Path(folder))
-        command = [sys.executable, "-m", "attnspec", "audit", "kernel.py::attention"]
+        kernel(Path(folder), name)
+        command = [sys.executable, "-m", "attnspec", "audit", f"{name}.py::{attribute}"]
         output = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
         output = output.replace(str(Path(folder).resolve()), ".")  # of this run alone
     lines = [line for line in output.splitlines() if not re.match(r"  [\w.-]+ +OK ", line)]
@@ -96,8 +96,10 @@ def readme_failure() -> str:
 def readme_page() -> str:
     """The README with the failure in its place."""
     text = README.read_text(encoding="utf-8")
-    block = f"<!-- output: kernel -->\n```text\n{readme_failure()}\n```\n<!-- end -->"
-    return re.sub(r"<!-- output: kernel -->.*?<!-- end -->", lambda _: block, text, flags=re.DOTALL)
+    for name, attribute in (("kernel", "attention"), ("model", "Bag")):
+        block = f"<!-- output: {name} -->\n```text\n{readme_failure(name, attribute)}\n```\n<!-- end -->"
+        text = re.sub(rf"<!-- output: {name} -->.*?<!-- end -->", lambda _, block=block: block, text, flags=re.DOTALL)
+    return text
 
 
 def beside(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""All planted defects: of attention functions (`mutants`) and of language models (`model_mutants`). Listing imports no torch."""
+"""All planted defects: of attention functions (`mutants`) and language models (`model_mutants`). Listing imports no torch."""
 
 from __future__ import annotations
 

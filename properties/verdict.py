@@ -100,6 +100,16 @@ class Depends(msgspec.Struct, frozen=True):
     runs: int = 0
 
 
+class Leak(msgspec.Struct, frozen=True):
+    """Which token of a model reaches which position, and the first module that lets the future reach the past.
+
+    `influence[t][s]` is how far another token at t moves the logits at s, in units of the largest; s < t is a leak.
+    """
+
+    influence: tuple[tuple[float, ...], ...]
+    module: str | None = None
+
+
 class Record(msgspec.Struct, kw_only=True):
     """One unit of work: a claim on a subject in one dtype (engine 10). One NDJSON line."""
 
@@ -129,6 +139,7 @@ class Record(msgspec.Struct, kw_only=True):
     implied_by: str | None = None
     causes: list[tuple[str, int, int]] = []
     depends: Depends | None = None
+    leak: Leak | None = None
     exception: str | None = None
     seconds: dict[str, float] = {}
     versions: dict[str, str] = {}

@@ -7,7 +7,7 @@ import numpy as np
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike
-from attnspec.properties.models import LanguageModel
+from attnspec.properties.models import Ids, LanguageModel
 from attnspec.properties.programs import Programs
 from attnspec.properties.sessions import tokens
 
@@ -30,18 +30,23 @@ def later_tokens_change_no_earlier_logit(model: LanguageModel, case: Case) -> No
 
     One batch holds the sequence and, for each t, a copy with another token at t: what a row sees is told by one forward pass.
     """
-    dtype, T = model.profile["dtypes"][0], case.sizes.T
-    ids = tokens(model, case, "ids", 1, T)
-    rows = np.repeat(ids, T + 1, axis=0)
-    low, high = model.profile.get("tokens", (0, model.vocab_size))
-    at = np.arange(T)
-    rows[at + 1, at] = low + (rows[at + 1, at] - low + 1 + case.seed % (high - low - 1)) % (high - low)
-    out = model.logits(rows)
+    dtype, at = model.profile["dtypes"][0], np.arange(case.sizes.T)
+    out = model.logits(one_changed_in_each_row(model, case))
     plain, changed = out[:1], out[1:]
-    before = (np.arange(T)[None, :] < at[:, None])[..., None]
+    before = (at[None, :] < at[:, None])[..., None]
     moved = np.where(before, 0.0, changed - plain)
     what = "logits [changed token, position, word] before the changed token"
     alike(np.where(before, changed, plain), np.broadcast_to(plain, changed.shape), dtype, what, change=moved, among=plain)
+
+
+def one_changed_in_each_row(model: LanguageModel, case: Case) -> Ids:
+    """[1+T,T]: a sequence, and for each t a copy with another token at t."""
+    T = case.sizes.T
+    rows = np.repeat(tokens(model, case, "ids", 1, T), T + 1, axis=0)
+    low, high = model.profile.get("tokens", (0, model.vocab_size))
+    at = np.arange(T)
+    rows[at + 1, at] = low + (rows[at + 1, at] - low + 1 + case.seed % (high - low - 1)) % (high - low)
+    return rows
 
 
 @claim(

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from attnspec.exactness import exactness
 from attnspec.function import FunctionSubject
+from attnspec.localisation import leak
 from attnspec.properties.case import Case, Mask, Values
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.strategies import SCORE_KINDS, VALUE_KINDS, Cases, enough_keys, mask_axes
@@ -264,10 +265,13 @@ def depend(records: Sequence[Record], runner: Any) -> None:
     told: set[str] = set()
     for record in records:
         root = record.verdict is Verdict.VIOLATED and not record.implied_by
-        if not root or record.claim in told or record.case is None or not isinstance(claims()[record.claim].given, Cases):
+        if not root or record.claim in told or record.case is None or claims()[record.claim].given is None:
             continue
         told.add(record.claim)
         try:
+            if claims()[record.claim].of == "lm":
+                record.leak = runner.do(leak, record.case) if record.claim == "mask.logits-causal" else None
+                continue
             record.depends = runner.do(depends, record.case)
             if record.decided_by == "bound":
                 record.equivalent_precision, record.fits = runner.do(exactness, record.dtype)

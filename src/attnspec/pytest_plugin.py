@@ -1,4 +1,4 @@
-"""`attnspec.suite`: a pytest class with one item per claim and dtype."""
+"""`attnspec.suite`: a pytest class with one item per claim and dtype, or per claim on a model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Suite:
             report = Report(self.runner.target, self.options, profile, seed, profile=self.runner.profile())
         except CannotRun as error:
             pytest.fail(f"UNKNOWN {claim.id}: {error}", pytrace=False)
-        record = explained(report, claim, dtype, self.runner)
+        record = explained(report, claim, dtype or self.runner.profile()["dtypes"][0], self.runner)
         keep_cases(report, Path.cwd())
         self._judge(record, report)
 
@@ -64,10 +64,11 @@ def suite(
     fail_on: Level = "must",
     **options: Any,
 ) -> type:
-    """A test class for an attention function: `TestMine = attnspec.suite(my_attention, layout="bthd")`.
+    """A test class for an attention function or a language model: `TestMine = attnspec.suite(my_attention, layout="bthd")`.
 
-    One item per claim and dtype, `TestMine::test[mask.causal-float32]`. `expected` maps a claim to the reason why it is
-    known to fail: its items are strict xfails. `options` are declarations as on the command line (`docs/conventions.md`).
+    One item per claim and dtype, `TestMine::test[mask.causal-float32]`; one per claim for a model, an object with `logits` or
+    a class of such, which has a dtype of its own: `TestMine::test[cache.crop]`. `expected` maps a claim to the reason why it
+    is known to fail: its items are strict xfails. `options` are declarations as on the command line (`docs/conventions.md`).
 
     Errors: UsageError for an unknown option or value; UnknownClaim for a claim that does not exist.
     """
@@ -78,13 +79,14 @@ def suite(
     subject = _Suite(function, options, fail_on)
     dtypes = declared.get("dtypes", DECLARATIONS["dtypes"])
     items = []
-    for claim in chosen_claims(tuple(select), tuple(ignore)):
+    kind = declared.get("kind", "lm" if hasattr(function, "logits") else "attention")
+    for claim in (c for c in chosen_claims(tuple(select), tuple(ignore)) if c.of == kind):
         marks = [pytest.mark.attnspec]
         if (reason := expected.get(claim.id, expected.get(claim.family))) is not None:
             marks.append(pytest.mark.xfail(reason=reason, strict=claim.id in expected))
-        offered = claim.dtypes_of(dtypes)
+        offered = claim.dtypes_of(dtypes) if kind == "attention" else ("",)
         for dtype in offered if claim.given is not None else offered[-1:]:  # observed once, whatever the dtype
-            items.append(pytest.param(claim, dtype, id=f"{claim.id}-{dtype}", marks=marks))
+            items.append(pytest.param(claim, dtype, id="-".join(filter(None, (claim.id, dtype))), marks=marks))
     if not items:
         raise UsageError(f"suite(select={list(select)}, ignore={list(ignore)}): no claim is left")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import attnspec
@@ -132,6 +134,50 @@ def test_a_model_without_a_cache_has_the_claims_that_need_none(here: Path) -> No
 def test_a_small_leak_is_a_violation(here: Path) -> None:
     report = attnspec.audit("bag.py::LooksAhead")
     assert {r.claim for r in report.violations} == {"mask.logits-causal", "mask.prefix-alone"}
+
+
+LAYERS = """
+import torch
+
+
+class Mixes(torch.nn.Module):
+    def forward(self, x):
+        return x.cumsum(1) / torch.arange(1, 1 + x.shape[1])[:, None]
+
+
+class Leaks(Mixes):
+    def forward(self, x):
+        return super().forward(x) + 1e-3 * torch.roll(x, -1, dims=1)
+
+
+class Stack(torch.nn.Module):
+    vocab_size = 7
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.embedding = torch.nn.Embedding.from_pretrained(torch.randn(7, 5, generator=generator, dtype=torch.float64))
+        self.first, self.second, self.third = Mixes(), Leaks(), Mixes()
+
+    def logits(self, ids):
+        return self.third(self.second(self.first(self.embedding(ids)).tanh()).tanh()) @ self.embedding.weight.T
+"""
+
+
+def test_a_leak_is_localised(here: Path, cli: Run) -> None:
+    """Which token reaches which position, how far, and the first module in which the future reaches the past."""
+    (here / "layers.py").write_text(LAYERS)
+    done = cli("audit", "layers.py::Stack", "--select", "mask.logits-causal", "--json", "out.ndjson")
+    assert done.returncode == 1
+    assert "First in   second" in done.stdout
+    found = json.loads((here / "out.ndjson").read_text().splitlines()[1])["leak"]
+    influence = np.array(found["influence"])
+    below = np.tril(np.ones_like(influence), -1) > 0
+    reached = np.diag(np.ones(len(influence) - 1), -1) > 0  # the roll: each token reaches the position before it
+    assert ((influence > 0) & below == reached).all()
+    assert 0 < influence[below].max() < 0.01
+    assert (influence[~below] > 0).all()
+    assert len([line for line in done.stdout.splitlines() if line.startswith("  token")]) == len(influence)
 
 
 def test_the_program_is_short_and_the_script_stands_alone(here: Path, cli: Run) -> None:

@@ -60,6 +60,42 @@ def test_two_workers(bench: pytest.Pytester) -> None:
     result.assert_outcomes(passed=3, skipped=3, failed=3)
 
 
+MODEL = """
+import numpy as np
+
+
+class Sums:
+    vocab_size = 5
+
+    def logits(self, ids):
+        return self.extend(ids, self.start(len(ids)))[0]
+
+    def start(self, batch):
+        return np.zeros((batch, 1))
+
+    def extend(self, ids, state):
+        sums = state + np.sin(ids + 1.0).cumsum(1)
+        return np.cos(sums[..., None] * np.arange(1, 6)), sums[:, -1:]
+
+    def fork(self, state):
+        return np.zeros_like(state)
+"""
+
+
+def test_one_item_per_claim_on_a_model(bench: pytest.Pytester) -> None:
+    bench.makepyfile(model=MODEL)
+    bench.makepyfile(test_mine='import attnspec\nfrom model import Sums\nTestMine = attnspec.suite(Sums, select=["cache"])\n')
+    result = run(bench, "")
+    result.stdout.fnmatch_lines(
+        [
+            "test_mine.py::TestMine::test?cache.chunks? PASSED*",
+            "test_mine.py::TestMine::test?cache.crop? SKIPPED*",
+            "test_mine.py::TestMine::test?cache.fork? FAILED*",
+            "*1 row: append 1, fork 1*",
+        ]
+    )
+
+
 def test_a_failure_reads_as_on_the_command_line(bench: pytest.Pytester) -> None:
     result = run(bench, "off_by_one", "-k", "mask.causal-float64")
     result.stdout.fnmatch_lines(

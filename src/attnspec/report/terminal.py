@@ -13,7 +13,7 @@ from attnspec.properties.case import Case, Inputs
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.proofs.proof import proofs
 from attnspec.properties.subject import Profile
-from attnspec.properties.verdict import Record, Verdict
+from attnspec.properties.verdict import Leak, Record, Verdict
 
 if TYPE_CHECKING:
     from attnspec.auditor import Report
@@ -128,6 +128,7 @@ def failure(records: list[Record], report: Report) -> str | None:
     also = [r.dtype for r in records if r is not worst and r.verdict is Verdict.VIOLATED]
     if also:
         lines.append(f"Also fails {', '.join(also)}")
+    lines += leakage(worst.leak)
     lines += precision(worst)
     lines += dependence(worst, {f"in {dtype}" for dtype in also})
     lines += _filled("Implies", sorted({r.claim for r in report.records if r.implied_by == worst.claim}))
@@ -136,6 +137,22 @@ def failure(records: list[Record], report: Report) -> str | None:
         lines += reproduce(worst.case, report)
     lines.append(f"Learn      attnspec explain {claim.id}")
     return "\n".join(lines)
+
+
+def leakage(leak: Leak | None) -> list[str]:
+    """The map of which token reaches which position, and where in the model the future first reaches the past."""
+    if leak is None:
+        return []
+    size = len(leak.influence)
+    signs = [
+        "".join(" x"[s < t] if seen and s < t else " o"[seen > 0] if seen else " ." for s, seen in enumerate(row))
+        for t, row in enumerate(leak.influence)
+    ]
+    worst = max((row[s] for t, row in enumerate(leak.influence) for s in range(t)), default=0.0)
+    rows = [f"  token {t:>3} {line}" for t, line in enumerate(signs)] if size <= 24 else []
+    where = f"First in   {leak.module}" if leak.module else None
+    head = f"Leak       {worst:.2g} of the largest logit; each row says which positions a token reaches (x: before it)"
+    return [line for line in (head, *rows, where) if line]
 
 
 def precision(record: Record) -> list[str]:

@@ -75,12 +75,13 @@ MODULES = (
     "model_cache",
     "model_padding",
     "model_batch",
+    "model_source",
 )
 OF_VALUES = ("softmax", "scale", "reference", "random")  # families that say which weights there are
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")
 
 Body = Callable[[Any, "Case"], None]  # of what the claim is about: an Attention, a LanguageModel
-Kind = Literal["attention", "lm"]
+Kind = Literal["attention", "lm", "seq2seq"]
 Dtypes = Literal["widest", "all", "float32"]
 WIDEST = 2  # how many of the dtypes that a subject offers, the widest first, "widest" means
 Option = Literal[
@@ -129,6 +130,10 @@ class Claim:
     twin: Twin | None = None
     gradient_twin: GradientTwin | None = None
     of: Kind = "attention"
+
+    def about_a(self, kind: str) -> bool:
+        """Whether the claim is on subjects of this kind: a translator whose source stays the same is a language model."""
+        return self.of == kind or (self.of == "lm" and kind == "seq2seq")
 
     def dtypes_of(self, offered: Sequence[str]) -> tuple[str, ...]:
         """The dtypes to look at, the widest first, among those that a subject offers."""

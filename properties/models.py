@@ -27,6 +27,9 @@ FEATURES = {
     "crop": "a state that forgets its last tokens",
     "fork": "a copy of a state",
     "overflow": "a limit on the tokens of a row",
+    "source-padding": "an attention mask of the source of a translator",
+    "left-source-padding": "padding before the words of a source",
+    "source-padding-between": "padding between the words of a source",
 }
 
 
@@ -55,3 +58,16 @@ class LanguageModel(Protocol):
     def crop(self, state: Any, length: int) -> Any: ...
 
     def fork(self, state: Any) -> Any: ...
+
+
+class Translator(LanguageModel, Protocol):
+    """A sequence-to-sequence model as claims see it: for a source that is always the same it is a language model.
+
+    `translate` reads sources [B,S] and targets [B,T] at once; `begin` is the state of sources whose targets have no word yet.
+    """
+
+    def translate(
+        self, source: Ids, target: Ids, source_mask: BoolArray | None = None, target_mask: BoolArray | None = None
+    ) -> FloatArray: ...
+
+    def begin(self, source: Ids, source_mask: BoolArray | None = None) -> Any: ...

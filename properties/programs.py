@@ -21,6 +21,7 @@ Step = tuple[str, int]
 Op = Literal["append", "ragged", "reorder", "crop", "fork", "other", "restart"]
 NEEDS: dict[str, str] = {"ragged": "cached-padding", "reorder": "reorder", "crop": "crop", "fork": "fork"}  # features
 OF_SIDE = {"padding": "padding", "left-padding": "left-padding", "random": "padding-between"}
+OF_SOURCE = {"padding": "source-padding", "left-padding": "left-source-padding", "random": "source-padding-between"}
 SIDES: tuple[MaskPattern, ...] = ("padding", "left-padding", "random")  # right, left, anywhere
 MORE = 4  # tokens of a row, beyond the largest length of attention cases: past the windows that small models have
 CHUNK = 5
@@ -40,6 +41,7 @@ class Programs:
     sides: tuple[MaskPattern, ...] = ()
     draws: int | None = None
     repeated: bool = True  # whether tokens may occur twice in a row
+    of_source: bool = False  # whether the padding is that of a translator's source
 
     def needs(self, profile: Profile) -> Iterator[str]:
         """Features without which there is no case."""
@@ -47,7 +49,8 @@ class Programs:
             yield "batch"
 
     def _sides(self, profile: Profile) -> tuple[MaskPattern, ...]:
-        return tuple(side for side in self.sides if profile.offers(OF_SIDE[side]))
+        features = OF_SOURCE if self.of_source else OF_SIDE
+        return tuple(side for side in self.sides if profile.offers(features[side]))
 
     def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, grow: int = 0) -> list[Case]:
         """Every schedule, every number of tokens, every side of padding once."""

@@ -11,7 +11,7 @@ from attnspec.contracts import CONTRACTS, recognised
 from attnspec.errors import CannotRun, UsageError
 from attnspec.function import FunctionSubject
 from attnspec.layout import LAYOUTS
-from attnspec.model import ModelSubject, probed
+from attnspec.model import SUBJECTS, ModelSubject, probed
 from attnspec.probes import FAILED, Prober, benign
 from attnspec.probes_consistent import find_inconsistencies
 from attnspec.probes_conventions import find_conventions, find_precision
@@ -33,7 +33,7 @@ def subject_of(loaded: Loaded) -> Subject:
     fails in every array library and layout that was tried, with what each said.
     """
     try:
-        return _model_of(loaded) if loaded.kind == "lm" else _subject_of(loaded)
+        return _subject_of(loaded) if loaded.kind == "attention" else _model_of(loaded)
     except (*FAILED, MemoryError) as error:  # a probe that nothing else caters for
         raise CannotRun(f"{loaded.name}: probing it ended in {first_line(error)}") from error
 
@@ -41,8 +41,8 @@ def subject_of(loaded: Loaded) -> Subject:
 def subject_under(loaded: Loaded, profile: Profile) -> Subject:
     """The function or model as a subject with a profile that is known from probing it elsewhere."""
     arrays = adapters()[profile["arrays"]].arrays(profile.get("device", "cpu"))  # type: ignore[misc]
-    if loaded.kind == "lm":
-        return ModelSubject(loaded.name, loaded.function, arrays, profile)
+    if loaded.kind != "attention":
+        return SUBJECTS[loaded.kind](loaded.name, loaded.function, arrays, profile)
     signature = read(loaded.function, loaded.name)
     return FunctionSubject(
         loaded.name, loaded.function, signature, arrays, profile, vjp_function=loaded.vjp_function, explains=True

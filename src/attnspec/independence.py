@@ -269,7 +269,7 @@ def depend(records: Sequence[Record], runner: Any) -> None:
             continue
         told.add(record.claim)
         try:
-            if claims()[record.claim].of == "lm":
+            if claims()[record.claim].of != "attention":
                 record.leak = runner.do(leak, record.case) if record.claim == "mask.logits-causal" else None
                 continue
             record.depends = runner.do(depends, record.case)

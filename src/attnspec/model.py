@@ -96,8 +96,40 @@ class ModelSubject:
         return np.ascontiguousarray(self.arrays.widen(out))
 
 
+class TranslatorSubject(ModelSubject):
+    """A sequence-to-sequence model: as a language model, all rows have the same source."""
+
+    def __init__(self, name: str, model: Any, arrays: Arrays, profile: Profile) -> None:
+        super().__init__(name, model, arrays, profile)
+        self._low, self._high = profile.get("tokens", (0, self.vocab_size))
+
+    def logits(self, ids: Ids, mask: BoolArray | None = None) -> FloatArray:
+        return self.translate(self._source(len(ids)), ids, None, mask)
+
+    def start(self, batch: int) -> Any:
+        return self.begin(self._source(batch))
+
+    def translate(
+        self, source: Ids, target: Ids, source_mask: BoolArray | None = None, target_mask: BoolArray | None = None
+    ) -> FloatArray:
+        masks = [self._real(mask) for mask in (source_mask, target_mask)]
+        given = tuple(mask[0] if mask else None for mask in masks) if any(masks) else ()
+        return self._widened(self._call("logits", source, target, *given), target)
+
+    def begin(self, source: Ids, source_mask: BoolArray | None = None) -> Any:
+        real = self._real(source_mask)
+        memory = _State(self._call("encode", source, *real), self._number())
+        return _State(self._call("start", memory, *real), self._number())
+
+    def native(self, ids: Ids) -> Array:
+        return self._call("logits", self._source(len(ids)), ids)
+
+    def _source(self, rows: int) -> Ids:
+        return np.repeat(self._low + np.arange(1, 6)[None] % (self._high - self._low), rows, axis=0)
+
+
 class _State:
-    """A state of the model, and the number of the call that gave it."""
+    """A state of the model, or a memory, and the number of the call that gave it."""
 
     def __init__(self, state: Any, number: int) -> None:
         self.state, self.number = state, number
@@ -106,14 +138,17 @@ class _State:
         return f"state{self.number}"
 
 
+SUBJECTS = {"lm": ModelSubject, "seq2seq": TranslatorSubject}
+
+
 def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> ModelSubject:
     """The model as a subject with its profile: what it offers is found by asking for it once.
 
     Errors: those of FAILED, if it cannot read five tokens.
     """
-    subject = ModelSubject(loaded.name, loaded.function, arrays, Profile(settings))
-    low, high = getattr(loaded.function, "tokens", (0, subject.vocab_size))  # ids without a meaning of their own
-    settings = {"tokens": Setting((low, high), "inferred")} | settings
+    low, high = getattr(loaded.function, "tokens", (0, int(loaded.function.vocab_size)))  # type: ignore[attr-defined]  # ids without a meaning of their own
+    settings = {"tokens": Setting((low, high), "inferred"), "kind": Setting(loaded.kind, "inferred")} | settings
+    subject = SUBJECTS[loaded.kind](loaded.name, loaded.function, arrays, Profile(settings))
     ids = low + np.arange(5)[None] % (high - low)
     subject.logits(ids)
     dtype = arrays.dtype_of(subject.native(ids))
@@ -140,11 +175,20 @@ def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> Mode
         offers("fork", lambda: subject.fork(read(3)), "fork")
         if 0 < subject.max_length <= LIMIT:
             offers.features["overflow"] = None
+    if isinstance(subject, TranslatorSubject) and "batch" in offers.features:
+        _probe_source(subject, offers, two, some)
     missing: dict[str, str | None] = dict.fromkeys(FEATURES, "not offered")
-    found = {"kind": Setting("lm", "inferred"), "dtypes": Setting((dtype,), "inferred")}
+    found = {"dtypes": Setting((dtype,), "inferred")}
     subject.profile = Profile(found | settings, missing | offers.features)
     subject.observations.clear()
     return subject
+
+
+def _probe_source(subject: TranslatorSubject, offers: _Offers, two: Ids, some: BoolArray) -> None:
+    """Which padding of sources is offered."""
+    if offers("source-padding", lambda: subject.translate(two, two, some)):
+        offers("left-source-padding", lambda: subject.translate(two, two, some[:, ::-1]))
+        offers("source-padding-between", lambda: subject.translate(two, two, some[:, [0, 1, 4, 2, 3]]))
 
 
 class _Offers:

@@ -15,7 +15,7 @@ from attnspec.properties.claim import Claim
 from attnspec.properties.claim import select as chosen_claims
 from attnspec.properties.verdict import Level, Record, Verdict, failing_levels
 from attnspec.report.terminal import failure
-from attnspec.target import DECLARATIONS, declarations, wrap
+from attnspec.target import DECLARATIONS, declarations, kind_of, wrap
 from attnspec.worker import InProcess
 
 
@@ -79,8 +79,8 @@ def suite(
     subject = _Suite(function, options, fail_on)
     dtypes = declared.get("dtypes", DECLARATIONS["dtypes"])
     items = []
-    kind = declared.get("kind", "lm" if hasattr(function, "logits") else "attention")
-    for claim in (c for c in chosen_claims(tuple(select), tuple(ignore)) if c.of == kind):
+    kind = declared.get("kind") or kind_of(function)
+    for claim in (c for c in chosen_claims(tuple(select), tuple(ignore)) if c.about_a(kind)):
         marks = [pytest.mark.attnspec]
         if (reason := expected.get(claim.id, expected.get(claim.family))) is not None:
             marks.append(pytest.mark.xfail(reason=reason, strict=claim.id in expected))

@@ -59,10 +59,10 @@ ALIASES = {
     "gradients": {"true": "vjp", "false": "none"},
 }
 
+MODELS: dict[str, Kind] = {"lm": "lm", "seq2seq": "seq2seq"}
 UNAUDITED = {
     "layer": "layer",
     "encoder": "encoder",
-    "seq2seq": "sequence-to-sequence model",
     "recurrent": "recurrent layer",
 }
 UNDECLARABLE = {  # what one might look for among the keys, and what to do instead
@@ -204,7 +204,7 @@ def adapted(prefix: str, name: str, declared: dict[str, Any]) -> Loaded:
     function, promised = adapter.load(name, declared)
     promised = promised | declarations({key: value for key, value in promised.items() if key in BY_DTYPE})
     script = adapter.expression(name, declared) if adapter.expression else ("", name)
-    kind: Kind = "lm" if _kind(function, declared) == "lm" else "attention"
+    kind = MODELS.get(_kind(function, declared), "attention")
     return Loaded(f"{prefix}:{name}", function, declared, promised, script, kind=kind)
 
 
@@ -238,10 +238,10 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
         script = (script[0], f"{script[1]}()")
     kind = _kind(function, declared)
     if kind in UNAUDITED:
-        what = "attention functions of (q, k, v), and language models with logits(ids)"
+        what = "attention functions of (q, k, v), and models with logits(ids) or logits(source, target)"
         raise UsageError(f"target {target!r} looks like a {UNAUDITED[kind]}; this version audits {what}")
-    if kind == "lm":
-        return Loaded(target, _checked_model(function, target), _declared(function, declared), {}, script, kind="lm")
+    if kind in MODELS:
+        return Loaded(target, _checked_model(function, target), _declared(function, declared), {}, script, kind=MODELS[kind])
     if not callable(function):
         raise UsageError(f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)")
     return Loaded(target, function, _declared(function, declared), {}, script)
@@ -292,10 +292,17 @@ def _called_if_factory(found: Any, target: str) -> Any:
 def _kind(found: Any, declared: Mapping[str, Any]) -> str:
     if "kind" in declared:
         return str(declared["kind"])
-    if hasattr(found, "logits"):
-        wanted = [p for p in parameters(found.logits) if p.default is p.empty and p.name != "self"]
-        return "seq2seq" if hasattr(found, "encode") and len(wanted) > 1 else "lm"
-    return "layer" if callable(getattr(found, "parameters", None)) and any(True for _ in found.parameters()) else "attention"
+    if (kind := kind_of(found)) != "attention":
+        return kind
+    return "layer" if callable(getattr(found, "parameters", None)) and any(True for _ in found.parameters()) else kind
+
+
+def kind_of(found: Any) -> str:
+    """`seq2seq` for what has `encode` and `logits` of two inputs, `lm` for what has `logits`, else `attention`."""
+    if not hasattr(found, "logits"):
+        return "attention"
+    wanted = [p for p in parameters(found.logits) if p.default is p.empty and p.name != "self"]
+    return "seq2seq" if hasattr(found, "encode") and len(wanted) > 1 else "lm"
 
 
 def _attribute(module: ModuleType, name: str, target: str) -> Any:

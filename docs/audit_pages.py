@@ -116,7 +116,7 @@ TRIAGE = {
     "convention": "a choice that others make otherwise, with its reason",
     "unknown": "the cause was not found",
 }
-LIBRARIES = ("torch", "jax", "onnx", "onnxruntime", "keras", "mlx", "impl")
+LIBRARIES = ("torch", "jax", "onnx", "onnxruntime", "keras", "mlx", "transformers", "impl")
 
 
 def findings() -> list[dict[str, Any]]:
@@ -193,8 +193,8 @@ def audits_index() -> str:
     everything = findings()
     lines = [
         "# Audits\n",
-        "What `attnspec audit` finds in attention functions of released libraries, each with a minimal case, its cause, and "
-        "a script of a few lines that shows it without attnspec. Nothing is listed that was not seen outside of the tool "
+        "What `attnspec audit` finds in attention functions and models of released libraries, each with a minimal case, its "
+        "cause, and a script of a few lines that shows it without attnspec. Nothing is listed that was not seen outside of the tool "
         "too. Each finding has a triage:\n",
         *(f"- {word}: {meaning} ({sum(f['triage'] == word for f in everything)})" for word, meaning in TRIAGE.items()),
         "\n`make docs` runs every script and replays every case; a test does so where the same version is installed.\n",

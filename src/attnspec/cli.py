@@ -12,6 +12,7 @@ import click
 
 from attnspec import __version__
 from attnspec.errors import UsageError
+from attnspec.run_file import RunFile
 
 if TYPE_CHECKING:
     from attnspec.auditor import Report, Unit
@@ -111,6 +112,9 @@ def _auditing(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many processes work at a time; by default one a core.")
+@click.option(
+    "--resume", is_flag=True, help="Leave out the targets that an interrupted run with the same --json file finished."
+)
 @click.option("--keep-going-ok", is_flag=True, help="A target that cannot be loaded does not set the exit code.")
 @_auditing
 def audit(
@@ -118,10 +122,11 @@ def audit(
     options: dict[str, Any],
     in_process: bool,
     keep_going_ok: bool,
+    resume: bool,
     **settings: Any,
 ) -> None:
-    """Audit attention functions: module:attribute, path/file.py::name, or LIBRARY:NAME such as
-    torch:scaled_dot_product_attention.
+    """Audit attention functions and language models: module:attribute, path/file.py::name, or LIBRARY:NAME such as
+    torch:scaled_dot_product_attention or hf-tiny:llama.
 
     The exit code is 0 if nothing that counts is violated, 1 if something is, 2 for what cannot be used, 3 if something could
     not be decided, 5 if nothing was exercised.
@@ -130,8 +135,16 @@ def audit(
 
     declarations(options)
     _selected(settings)
-    reports, code = [], 0
+    reports, code, resumed = [], 0, False
+    if resume and settings["json_file"] is None:
+        raise UsageError("--resume: it reads what was finished from the --json file; name that file too")
+    file = RunFile(settings["json_file"], resume=resume) if settings["json_file"] is not None else None
     for target in targets:
+        done = file.finished(target, options, settings["profile"], settings["seed"]) if file is not None else None
+        if done is not None:
+            click.echo(f"{target}: done before, exit {done}")
+            code, resumed = _worse(code, done), True
+            continue
         try:
             report = _one(target, options, in_process, settings)
         except UsageError as error:
@@ -141,11 +154,13 @@ def audit(
             code = code if keep_going_ok else _worse(code, 3)
             continue
         reports.append(report)
+        if file is not None:
+            file.add(report)
         code = _worse(code, report.exit_code)
         if report.interrupted:
             break
-    _written(reports, settings)
-    raise SystemExit(code if reports else _worse(code, 5))  # an audit that exercised nothing is not green
+    _written(reports, settings, file)
+    raise SystemExit(code if reports or resumed else _worse(code, 5))  # an audit that exercised nothing is not green
 
 
 def _selected(settings: dict[str, Any]) -> None:
@@ -206,10 +221,13 @@ class _Progress:
             click.echo(f"\r\x1b[K{self._target}: {text}", nl=False, err=True)
 
 
-def _written(reports: list[Report], settings: dict[str, Any]) -> None:
+def _written(reports: list[Report], settings: dict[str, Any], file: RunFile | None = None) -> None:
+    """Says where results are; what was not written as it came is written now."""
     if settings["json_file"] is not None:
-        settings["json_file"].parent.mkdir(parents=True, exist_ok=True)
-        settings["json_file"].write_text("".join(r.to_json() for r in reports))
+        if file is None:
+            file = RunFile(settings["json_file"])
+            for report in reports:
+                file.add(report)
         click.echo(f"results: {settings['json_file']}")
     if settings["report_folder"] is not None:
         from attnspec.report.html import write

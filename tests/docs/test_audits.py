@@ -22,7 +22,11 @@ from attnspec.properties.verdict import Verdict
 
 AUDITS = Path(__file__).resolve().parents[2] / "docs" / "audits"
 WIDE = ("torch-baddbmm-leaves-its-output",)  # what oneDNN takes bfloat16 for depends on the processor
-SLOW = {"jax": "jax-log-sum-exp-of-an-empty-row", "keras": "keras-float16-mask"}  # the one that is asked
+SLOW = {
+    "jax": "jax-log-sum-exp-of-an-empty-row",
+    "keras": "keras-float16-mask",
+    "transformers": "transformers-mamba-chunks",
+}  # the one that is asked
 
 
 def _pages() -> ModuleType:

@@ -194,8 +194,8 @@ def audits_index() -> str:
     lines = [
         "# Audits\n",
         "What `attnspec audit` finds in attention functions and models of released libraries, each with a minimal case, its "
-        "cause, and a script of a few lines that shows it without attnspec. Nothing is listed that was not seen outside of the tool "
-        "too. Each finding has a triage:\n",
+        "cause, and a script of a few lines that shows it without attnspec. Nothing is listed that was not seen outside of "
+        "the tool too. Each finding has a triage:\n",
         *(f"- {word}: {meaning} ({sum(f['triage'] == word for f in everything)})" for word, meaning in TRIAGE.items()),
         "\n`make docs` runs every script and replays every case; a test does so where the same version is installed.\n",
         "| library | finding | claim | triage |",

@@ -215,6 +215,44 @@ def test_a_leak_is_localised(here: Path, cli: Run) -> None:
     assert len([line for line in done.stdout.splitlines() if line.startswith("  token")]) == len(influence)
 
 
+def test_a_run_goes_on_where_it_was_interrupted(here: Path, cli: Run) -> None:
+    """Targets that were finished are left out, what was broken off is done again, and the exit code is that of all."""
+    few = ("--select", "batch", "--json", "run.ndjson")
+    first = cli("audit", "bag.py::ReadsPadding", *few, "--select", "cross")
+    assert first.returncode == 1
+    whole = (here / "run.ndjson").read_text()
+    half = cli("audit", "bag.py::Bag", "--select", "batch", "--json", "half.ndjson")
+    assert half.returncode == 0
+    broken = "".join(line + "\n" for line in (here / "half.ndjson").read_text().splitlines()[:2]) + '{"format": "attns'
+    (here / "run.ndjson").write_text(whole + broken)
+    second = cli("audit", "bag.py::ReadsPadding", "bag.py::Bag", *few, "--resume")
+    assert second.returncode == 1
+    assert "bag.py::ReadsPadding: done before, exit 1" in second.stdout
+    assert "target bag.py::Bag" in second.stdout
+    lines = [json.loads(line) for line in (here / "run.ndjson").read_text().splitlines()]
+    assert [line["target"] for line in lines if "spec" in line and "claim" not in line] == [
+        "bag.py::ReadsPadding",
+        "bag.py::Bag",
+    ]
+    assert sum("summary" in line for line in lines) == 2
+    third = cli("audit", "bag.py::ReadsPadding", "bag.py::Bag", *few, "--resume")
+    assert third.returncode == 1
+    assert "target bag.py" not in third.stdout
+    other = cli("audit", "bag.py::Bag", "--seed", "1", *few, "--resume")  # another seed is another run
+    assert "target bag.py::Bag" in other.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--resume",), "name that file too"), (("--resume", "--json", "bag.py"), "bag.py:1: not a line of a run")],
+)
+def test_a_run_that_cannot_go_on(here: Path, cli: Run, arguments: tuple[str, ...], said: str) -> None:
+    done = cli("audit", "bag.py::Bag", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert (here / "bag.py").read_text() == MODEL  # nothing was lost
+
+
 def test_the_program_is_short_and_the_script_stands_alone(here: Path, cli: Run) -> None:
     done = cli("audit", "bag.py::Forgets", "--select", "cache")
     assert done.returncode == 1

@@ -30,8 +30,14 @@ def answers_are_shared() -> Iterator[None]:
         yield
 
 
+TURNS = 4  # a variant is audited in full with every fourth commit, and all of it by `make docs`
+
+
 @subjects
 def test_a_known_subject_gets_its_verdicts(target: str, options: Options, commit_seed: int) -> None:
+    variants = [one for one, _ in SUBJECTS if one.startswith("variant:")]
+    if target in variants and (variants.index(target) + commit_seed) % TURNS:
+        pytest.skip("its turn comes with another commit; what is drawn is looked at below")
     profile = "drawn" if target.removeprefix("variant:") in SLOW else "quick"
     report = audit(target, seed=commit_seed, profile=profile, in_process=True, **options)
     assert report.cannot_run is None

@@ -44,7 +44,7 @@ def showcases(want: Cases, claim: str, profile: Profile, dtype: str, *, brief: b
     `brief` leaves the pairs of options and a part of the edges; sizes that are no edges are larger by `grow`.
     """
     make = _Maker(want, claim, profile, dtype, grow)
-    cases = _pairs(make) + _kinds(make)
+    cases = _pairs(make) + _kinds(make) + _equal_widths(make)
     if not brief:
         cases += _options(make)
     if want.grid:
@@ -243,6 +243,11 @@ def _kinds(make: _Maker) -> list[Case]:
     """Each kind of numbers once, small and large, beside the causal flag in turn."""
     causal: list[dict[str, Any]] = [{}, {"causal": True}] if make.causal else [{}]
     return [make(5, 7, kinds=i, **causal[i % len(causal)]) for i in range(len(SCORE_KINDS))]
+
+
+def _equal_widths(make: _Maker) -> list[Case]:
+    """Values as wide as keys: fused kernels are written for that alone, and other calls take another path."""
+    return [make(5, 7, width=4, channels=4), make(6, 6, width=4, channels=4, **({"causal": True} if make.causal else {}))]
 
 
 def _options(make: _Maker) -> list[Case]:

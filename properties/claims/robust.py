@@ -157,8 +157,8 @@ def autocast_is_as_good_as_bfloat16(subject: Attention, case: Case) -> None:
 def nan_reaches_the_rows_that_see_it(subject: Attention, case: Case) -> None:
     """A NaN in a key or value makes every row that sees it NaN, and no row of another sample, head group or query.
 
-    So an error upstream shows. One in a query must stay in its row. What a row becomes that does not see the NaN, because a
-    mask hides it, is left to `mask.hidden-nan`.
+    So an error upstream shows. One in a query makes its row NaN, and no other. What a row becomes that does not see the NaN,
+    because a mask hides it, is left to `mask.hidden-nan`.
     """
     x = case.build()
     b, g = case.seed % x.k.shape[0], case.seed % x.k.shape[1]
@@ -183,6 +183,8 @@ def nan_reaches_the_rows_that_see_it(subject: Attention, case: Case) -> None:
     spoiled[b, 0, 0, 0], others[b, 0, 0] = np.nan, False
     out = x.but(q=spoiled).through(subject)
     same_bits(out[others], plain[others], "output of other queries than the one that holds a NaN")
+    if seen[b, 0, 0].any():
+        same_bits(out[b, 0, 0], np.full_like(out[b, 0, 0], np.nan), "output of a query that holds a NaN")
 
 
 @claim(

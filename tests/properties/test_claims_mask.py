@@ -56,6 +56,12 @@ def no_window(honest: Honest, x: Inputs) -> FloatArray:
     return honest(x.but(window=None))
 
 
+def column_is_dropped(honest: Honest, x: Inputs) -> FloatArray:
+    """A mask with one column has no effect."""
+    narrow = {n: None for n in ("mask", "bias") if (a := getattr(x, n)) is not None and a.shape[-1] == 1 < x.k.shape[2]}
+    return honest(x.but(**narrow))
+
+
 def wide_window_of_one(honest: Honest, x: Inputs) -> FloatArray:
     """One key is taken for two."""
     return honest(x.but(window=2 if x.window == 1 else x.window))
@@ -165,6 +171,7 @@ BUGS: dict[str, Bug] = {
     "mask.beside-causal": either,
     "mask.beside-window": window_drops_mask,
     "mask.broadcasts": mask_of_first_query,
+    "mask.one-column": column_is_dropped,
     "mask.packed-sequences": without_mask,
     "mask.zero-where-hidden": drops_small,
     "mask.bias-is-added": half_a_bias,

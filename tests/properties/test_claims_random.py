@@ -10,13 +10,13 @@ import pytest
 from attnspec.properties.case import Inputs
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.claims.random import ALPHA, RATES, counts, drawn, dropped, dropped_right
-from attnspec.properties.subject import FloatArray
+from attnspec.properties.subject import FloatArray, Result
 from attnspec.properties.twins import GradientTwin, Honest, TwinSubject
 from attnspec.properties.verdict import Violation
 from tests.properties.claim_runs import EVERYTHING, some_cases
 
 MINE = [c for c in claims().values() if c.family == "random"]
-Bug = Callable[[Honest, Inputs], FloatArray]
+Bug = Callable[[Honest, Inputs], FloatArray | Result]
 
 
 def right_gradients(honest: Honest, x: Inputs, cotangent: FloatArray) -> dict[str, FloatArray]:
@@ -68,11 +68,16 @@ def other_seed_backward(honest: Honest, x: Inputs, cotangent: FloatArray) -> dic
     return right_gradients(honest, x.but(seed=x.seed + 1), cotangent)
 
 
+def draws_from_numpy_too(honest: Honest, x: Inputs) -> Result:
+    return Result(dropped_right(honest, x), x.dtype, changed=("NumPy's random state",) if x.dropout else ())
+
+
 def _full(x: Inputs) -> tuple[int, ...]:
     return (*x.q.shape[:3], x.k.shape[2])
 
 
 BUGS: dict[str, tuple[Bug, GradientTwin]] = {
+    "random.leaves-the-global-state": (draws_from_numpy_too, right_gradients),
     "random.keep-rate": (drops_as_many_as_kept, right_gradients),
     "random.independent": (repeats_after_16_keys, right_gradients),
     "random.heads-differ": (one_mask_for_the_batch, right_gradients),

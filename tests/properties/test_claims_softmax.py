@@ -133,6 +133,8 @@ BUGS: dict[str, Bug] = {
 @pytest.mark.parametrize("claim", MINE, ids=lambda c: c.id)
 def test_holds_on_the_reference_and_rejects_its_twin(claim, dtype: str) -> None:  # type: ignore[no-untyped-def]
     assert claim.twin is not None
+    if dtype not in claim.dtypes_of(DTYPES) and claim.dtypes == "float32":
+        pytest.skip("a claim on float32 alone")
     assert holds(claim.id, dtype)
     assert any(violations(claim.id, dtype, claim.twin))
 

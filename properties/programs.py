@@ -18,8 +18,9 @@ from attnspec.properties.case import Case, Mask, MaskPattern, Sizes, Values
 from attnspec.properties.subject import Profile
 
 Step = tuple[str, int]
-Op = Literal["append", "ragged", "reorder", "crop", "fork", "other", "restart"]
+Op = Literal["append", "ragged", "reorder", "crop", "fork", "begin", "other", "restart"]
 NEEDS: dict[str, str] = {"ragged": "cached-padding", "reorder": "reorder", "crop": "crop", "fork": "fork"}  # features
+READS = ("append", "ragged", "fork", "begin", "other")  # steps that read as many tokens
 OF_SIDE = {"padding": "padding", "left-padding": "left-padding", "random": "padding-between"}
 OF_SOURCE = {"padding": "source-padding", "left-padding": "left-source-padding", "random": "source-padding-between"}
 SIDES: tuple[MaskPattern, ...] = ("padding", "left-padding", "random")  # right, left, anywhere
@@ -83,7 +84,7 @@ class Programs:
         room = MORE + largest
         for _ in range(pick((3, 2, 4, 5, 6))) if ops else ():
             op = "append" if not schedule else pick(ops)
-            n = pick(chunk) if op in ("append", "ragged", "fork", "other") else pick((1, 2, 3))
+            n = pick(chunk) if op in READS else pick((1, 2, 3))
             room += min(n, room) if op == "crop" else -n if op in ("append", "ragged") else 0
             if room < 0:
                 break
@@ -143,6 +144,6 @@ def admissible(case: Case, profile: Profile) -> bool:
     """Whether the subject offers every step of the program, and each step has something to work on."""
     steps = case.schedule or ()
     offered = all(profile.offers(NEEDS.get(op, "cache")) for op, _ in steps)
-    chunks = profile.offers("chunks") or all(n == 1 for op, n in steps if op in ("append", "ragged", "fork", "other"))
+    chunks = profile.offers("chunks") or all(n == 1 for op, n in steps if op in READS)
     starts = not steps or steps[0][0] in ("append", "ragged")
     return offered and chunks and starts

@@ -5,8 +5,9 @@ The lists are the oracle: after each step that gives logits, they must be those 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,15 @@ def tokens(model: LanguageModel, case: Case, name: str, rows: int, count: int) -
 
 
 def real_tokens(case: Case, name: str, rows: int, count: int) -> BoolArray:
-    """[rows,count]: which tokens of a padded call are real, on the side that the case says; one row has no padding."""
-    lengths = 1 + numbers.below(count, case.seed, f"{name} lengths", (rows, 1))
-    lengths[case.seed % rows] = count
+    """[rows,count]: which tokens of a padded call are real, on the side that the case says.
+
+    Of several rows one has no padding, and one may have nothing else; a row alone has some of both, as far as there is room.
+    """
+    lengths = numbers.below(count + 1, case.seed, f"{name} lengths", (rows, 1))
+    if rows == 1:
+        lengths = np.clip(lengths, 1, max(1, count - 1))
+    else:
+        lengths[case.seed % rows] = count
     at = np.arange(count)
     side = case.mask.pattern if case.mask else "padding"
     if side == "left-padding":
@@ -75,62 +82,69 @@ class Heard:
 
 
 @dataclass
-class Session:
-    """A program under way."""
+class Sequence:
+    """A state of the model, and the tokens of each row that it should remember."""
 
-    model: LanguageModel
-    case: Case
-    state: Any = None
-    rows: Rows = field(default_factory=list)
-    other: Any = None
-    others: Rows = field(default_factory=list)
+    state: Any
+    rows: Rows
+
+
+class Session:
+    """A program under way: one sequence is read on, others wait."""
+
+    def __init__(self, model: LanguageModel, case: Case) -> None:
+        self.model, self.case = model, case
+        self.now = self._begun()
+        self.waiting: deque[Sequence] = deque()
 
     def play(self) -> Iterator[Heard]:
         """Plays the case's program from a state without a past."""
-        self.state, self.rows = self._begun()
         for number, step in enumerate(self.case.schedule or ()):
             yield from self._step(step, f"step {number + 1}, {step[0]} {step[1]}")
 
-    def _begun(self) -> tuple[Any, Rows]:
+    def _begun(self) -> Sequence:
         rows = self.case.sizes.B
-        return self.model.start(rows), [[] for _ in range(rows)]
+        return Sequence(self.model.start(rows), [[] for _ in range(rows)])
 
     def _step(self, step: Step, name: str) -> Iterator[Heard]:
+        now = self.now
         match step:
             case ("append", n):
-                self.state, heard = self._read(self.state, self.rows, n, name)
-                yield heard
+                yield self._read(now, n, name)
             case ("ragged", n):
-                real = real_tokens(self.case, name, len(self.rows), n)
-                self.state, heard = self._read(self.state, self.rows, n, name, real)
-                yield heard
+                yield self._read(now, n, name, real_tokens(self.case, name, len(now.rows), n))
             case ("reorder", n):
-                index = numbers.below(len(self.rows), self.case.seed, name, (len(self.rows) + n - 1,))
-                self.state = self.model.reorder(self.state, index)
-                self.rows = [list(self.rows[i]) for i in index]
+                index = numbers.below(len(now.rows), self.case.seed, name, (len(now.rows) + n - 1,))
+                now.state = self.model.reorder(now.state, index)
+                now.rows = [list(now.rows[i]) for i in index]
             case ("crop", n):
-                length = max(1, min(map(len, self.rows)) - n)
-                self.state = self.model.crop(self.state, length)
-                self.rows = [row[:length] for row in self.rows]
+                length = max(0, min(map(len, now.rows)) - n)
+                now.state = self.model.crop(now.state, length)
+                now.rows = [row[:length] for row in now.rows]
             case ("fork", n):
-                copy, rows = self.model.fork(self.state), [list(row) for row in self.rows]
-                yield self._read(copy, rows, n, name)[1]
+                copy = Sequence(self.model.fork(now.state), [list(row) for row in now.rows])
+                self.waiting.append(copy)
+                yield self._read(copy, n, name)
+            case ("begin", n):
+                self.waiting.append(now)
+                self.now = self._begun()
+                yield self._read(self.now, n, name)
             case ("other", n):
-                if self.other is None:
-                    self.other, self.others = self._begun()
-                self.other, heard = self._read(self.other, self.others, n, name)
-                yield heard
+                self.waiting.append(now)
+                self.now = self.waiting.popleft()
+                yield self._read(self.now, n, name)
             case ("restart", _):
-                self.state, self.rows = self._begun()
+                self.now = self._begun()
 
-    def _read(self, state: Any, rows: Rows, n: int, name: str, real: BoolArray | None = None) -> tuple[Any, Heard]:
-        """Reads n more tokens; `rows` is what the state should remember, and grows."""
+    def _read(self, sequence: Sequence, n: int, name: str, real: BoolArray | None = None) -> Heard:
+        """Reads n more tokens with a sequence."""
+        rows = sequence.rows
         ids = tokens(self.model, self.case, name, len(rows), n)
         shown = np.ones(ids.shape, dtype=bool) if real is None else real
         fresh = [[int(token) for token in row[seen]] for row, seen in zip(ids, shown, strict=True)]
         alone = np.concatenate(at_once(self.model, fresh))
-        got, state = self.model.extend(ids, state, real)
+        got, sequence.state = self.model.extend(ids, sequence.state, real)
         for row, more in zip(rows, fresh, strict=True):
             row.extend(more)
         want = [out[len(out) - len(more) :] for out, more in zip(at_once(self.model, rows), fresh, strict=True)]
-        return state, Heard(f"logits of {name}", got[shown], np.concatenate(want), alone)
+        return Heard(f"logits of {name}", got[shown], np.concatenate(want), alone)

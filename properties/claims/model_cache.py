@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike, none_of
 from attnspec.properties.models import LanguageModel
 from attnspec.properties.programs import SIDES, Op, Programs, Step
-from attnspec.properties.sessions import Session, tokens
+from attnspec.properties.sessions import Session, at_once, real_tokens, tokens
+from attnspec.properties.subject import FloatArray
 from attnspec.properties.verdict import Refused
 
 SHAZEER = Source("arXiv:1911.02150", "2.4")
-EVERYTHING: tuple[Op, ...] = ("append", "ragged", "reorder", "crop", "fork", "other", "restart")
+EVERYTHING: tuple[Op, ...] = ("append", "ragged", "reorder", "crop", "fork", "begin", "other", "restart")
 ONE_BY_ONE: tuple[Step, ...] = (("append", 1),) * 7
 PROMPTS: tuple[tuple[Step, ...], ...] = (
     (("append", 5), *(("append", 1),) * 6),
@@ -53,7 +58,13 @@ def step_by_step_is_at_once(model: LanguageModel, case: Case) -> None:
     of="lm",
     needs=("cache", "chunks"),
     given=Programs(
-        ("append",), ((("append", 3), ("append", 4), ("append", 1), ("append", 4)), (("append", 2), ("append", 5)))
+        ("append",),
+        (
+            (("append", 3), ("append", 4), ("append", 1), ("append", 4)),
+            (("append", 2), ("append", 5)),
+            (("append", 17), ("append", 3), ("append", 2), ("append", 1)),
+            (("append", 1), ("append", 9), ("append", 9)),
+        ),
     ),
     within="calibrated",
 )
@@ -71,11 +82,14 @@ def any_chunks_are_at_once(model: LanguageModel, case: Case) -> None:
     of="lm",
     needs=("cache", "batch", "cached-padding"),
     given=Programs(
-        ("append", "ragged"),
+        ("append", "ragged", "reorder", "crop"),
         (
             (("ragged", 5), ("append", 1), ("append", 1)),
             (("ragged", 4), ("ragged", 3)),
             (("append", 2), ("ragged", 5), ("append", 1)),
+            (("ragged", 1), ("ragged", 1), ("append", 2), ("ragged", 1)),
+            (("ragged", 5), ("reorder", 2), ("append", 1)),
+            (("ragged", 6), ("crop", 1), ("append", 2)),
         ),
         rows=(3, 2),
         sides=SIDES,
@@ -124,6 +138,7 @@ def reordered_rows_go_on(model: LanguageModel, case: Case) -> None:
             (("append", 6), ("crop", 2), ("append", 1), ("append", 2)),
             (("append", 9), ("crop", 6), ("append", 5)),
             (("append", 3), ("crop", 1), ("crop", 1), ("append", 1)),
+            (("append", 2), ("crop", 2), ("append", 3)),
         ),
     ),
     within="calibrated",
@@ -142,10 +157,10 @@ def cropped_states_go_on(model: LanguageModel, case: Case) -> None:
     of="lm",
     needs=("cache", "fork"),
     given=Programs(
-        ("append", "fork"),
+        ("append", "fork", "other"),
         (
-            (("append", 4), ("fork", 1), ("append", 1)),
-            (("append", 2), ("fork", 5), ("append", 3), ("fork", 1), ("append", 1)),
+            (("append", 4), ("fork", 1), ("append", 1), ("other", 1), ("other", 1)),
+            (("append", 2), ("fork", 5), ("append", 3), ("fork", 1), ("append", 1), ("other", 2)),
         ),
     ),
     within="calibrated",
@@ -164,16 +179,18 @@ def forks_do_not_alias(model: LanguageModel, case: Case) -> None:
     of="lm",
     needs=("cache",),
     given=Programs(
-        ("append", "other", "restart"),
+        ("append", "begin", "other", "restart"),
         (
-            (("append", 4), ("other", 3), ("append", 1), ("other", 1), ("append", 1)),
+            (("append", 4), ("begin", 3), ("other", 1), ("other", 1), ("append", 1)),
+            (("append", 3), ("begin", 2), ("begin", 2), ("other", 1), ("other", 1), ("other", 1)),
+            (("append", 1), ("begin", 1), ("other", 1)),
             (("append", 6), ("restart", 1), ("append", 2), ("append", 1)),
         ),
     ),
     within="calibrated",
 )
 def sequences_do_not_mix(model: LanguageModel, case: Case) -> None:
-    """Two states of one model, used in turn or one after the other, do not see each other's tokens."""
+    """States of one model, used in turn or one after the other, do not see each other's tokens."""
     _as_at_once(model, case)
 
 
@@ -189,7 +206,7 @@ def sequences_do_not_mix(model: LanguageModel, case: Case) -> None:
     within="calibrated",
 )
 def any_program_is_a_list(model: LanguageModel, case: Case) -> None:
-    """Any program of append, reorder, crop, fork, two sequences in turn and restart gives the logits of lists of tokens."""
+    """Any program of append, reorder, crop, fork, sequences in turn and restart gives the logits of lists of tokens."""
     _as_at_once(model, case)
 
 
@@ -201,17 +218,65 @@ def any_program_is_a_list(model: LanguageModel, case: Case) -> None:
     source=Source("docs/conventions.md", "models"),
     of="lm",
     needs=("cache", "overflow"),
-    given=Programs(rows=(1, 2), tokens=(3, 1), draws=0),
+    given=Programs(rows=(1, 2), tokens=(7, 1, 40), draws=0),
     within="exact",
 )
 def too_many_tokens_raise(model: LanguageModel, case: Case) -> None:
-    """One token more than max_length raises an error; nothing wraps or is overwritten in silence."""
-    rows, length = case.sizes.B, model.max_length
-    ids = tokens(model, case, "too many", rows, length + 1)
-    _, state = model.extend(ids[:, :length], model.start(rows))
+    """One token more than max_length raises an error, at once and beside a state, and leaves the state as it was.
+
+    Nothing wraps, is clamped or is overwritten in silence. What still fits is read after that.
+    """
+    dtype, B, most = model.profile["dtypes"][0], case.sizes.B, model.max_length
+    ids = tokens(model, case, "too many", B, most + 1)
+    none_of(_answers(lambda: model.logits(ids)), f"logits of {most + 1} tokens at once, where max_length is {most}")
+    state, read = model.start(B), 0
+    while read < most - 2:
+        count = min(case.sizes.T, most - 2 - read)
+        _, state = model.extend(ids[:, read : read + count], state)
+        read += count
+    none_of(_answers(lambda: model.extend(ids[:, read:], state)), f"logits of 3 tokens where there is room for {most - read}")
+    got, state = model.extend(ids[:, read:most], state)
+    want = model.logits(ids[:, :most])
+    alike(
+        got, want[:, read:], dtype, "logits of the last tokens that fit, after a refusal", change=want[:, read - 1 : most - 1]
+    )
+    none_of(_answers(lambda: model.extend(ids[:, most:], state)), f"logits of token {most + 1} of {most}")
+
+
+def _answers(call: Callable[[], object]) -> tuple[str, ...]:
+    """What should raise and does not."""
     try:
-        model.extend(ids[:, length:], state)
+        call()
     except Refused:
-        none_of((), "answers to one token too many")
-    else:
-        none_of((f"logits for token {length + 1} of at most {length}",), "answers to one token too many")
+        return ()
+    return ("no error",)
+
+
+@claim(
+    "cache.room-for-every-row",
+    level="must",
+    handle="CA7",
+    idea="I28",
+    source=Source("docs/conventions.md", "models"),
+    of="lm",
+    needs=("cache", "overflow", "batch", "cached-padding"),
+    given=Programs(rows=(3, 2), tokens=(9, 5), sides=SIDES, draws=2),
+    within="calibrated",
+)
+def every_row_has_room(model: LanguageModel, case: Case) -> None:
+    """A row may hold max_length real tokens, whatever other rows hold and however much padding was read on the way."""
+    dtype, B, T, most = model.profile["dtypes"][0], case.sizes.B, case.sizes.T, model.max_length
+    state, number = model.start(B), 0
+    rows: list[list[int]] = [[] for _ in range(B)]
+    last: list[FloatArray] = [np.zeros(model.vocab_size) for _ in range(B)]
+    while min(map(len, rows)) < most:
+        ids, real = tokens(model, case, f"call {number}", B, T), real_tokens(case, f"call {number}", B, T)
+        real &= np.array([[len(row)] for row in rows]) + real.cumsum(1) <= most
+        got, state = model.extend(ids, state, real)
+        for b in range(B):
+            rows[b].extend(int(token) for token in ids[b, real[b]])
+            last[b] = got[b, real[b]][-1] if real[b].any() else last[b]
+        number += 1
+    whole = np.stack(at_once(model, rows))
+    what = "logits of the last tokens of full rows"
+    alike(np.stack(last), whole[:, -1], dtype, what, change=whole[:, -2] - whole[:, -1], among=whole)

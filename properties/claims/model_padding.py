@@ -32,8 +32,8 @@ def _padded_is_alone(model: LanguageModel, case: Case) -> None:
     idea="I25",
     source=MASK,
     of="lm",
-    needs=("padding", "left-padding", "batch"),
-    given=Programs(sides=("left-padding",), rows=(3, 2), tokens=(12, 7, 5, 9)),
+    needs=("padding", "left-padding"),
+    given=Programs(sides=("left-padding",), rows=(3, 2, 1), tokens=(12, 7, 5, 21)),
     within="calibrated",
 )
 def padding_on_the_left_is_not_there(model: LanguageModel, case: Case) -> None:
@@ -48,8 +48,8 @@ def padding_on_the_left_is_not_there(model: LanguageModel, case: Case) -> None:
     idea="I25",
     source=MASK,
     of="lm",
-    needs=("padding", "padding-between", "batch"),
-    given=Programs(sides=("random",), rows=(3, 2), tokens=(12, 7, 5, 9)),
+    needs=("padding", "padding-between"),
+    given=Programs(sides=("random",), rows=(3, 2, 1), tokens=(12, 7, 5, 21)),
     within="calibrated",
 )
 def padding_in_between_is_not_there(model: LanguageModel, case: Case) -> None:

@@ -247,7 +247,8 @@ def _kinds(make: _Maker) -> list[Case]:
 
 def _equal_widths(make: _Maker) -> list[Case]:
     """Values as wide as keys: fused kernels are written for that alone, and other calls take another path."""
-    return [make(5, 7, width=4, channels=4), make(6, 6, width=4, channels=4, **({"causal": True} if make.causal else {}))]
+    causal: dict[str, Any] = {"causal": True} if make.causal else {}
+    return [make(5, 7, width=4, channels=4), make(6, 6, width=4, channels=4, **causal)]
 
 
 def _options(make: _Maker) -> list[Case]:

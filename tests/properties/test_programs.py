@@ -127,14 +127,18 @@ def test_simpler_programs_are_shorter() -> None:
 
 @pytest.mark.parametrize("side", ["padding", "left-padding", "random"])
 def test_padding_is_where_it_is_said(side: Any) -> None:
+    idle = 0
     for seed in range(20):
         case = Case("mask.padded-left", "float64", Sizes(B=3, T=6), mask=Mask("bool", side), values=WORDS, seed=seed)
+        alone = real_tokens(case, "ids", 1, 6)
+        assert 0 < alone.sum() < 6
         real = real_tokens(case, "ids", 3, 6)
-        assert real.any(axis=1).all()
+        idle += int((~real.any(axis=1)).sum())
         assert real.all(axis=1).any()  # as long as the call
         if side != "random":
             ordered = np.sort(real, axis=1)
             assert np.array_equal(real, ordered if side == "left-padding" else ordered[:, ::-1])
+    assert idle  # a row that reads nothing while others do
 
 
 def test_tokens_are_different_or_few() -> None:

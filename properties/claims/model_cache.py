@@ -235,7 +235,10 @@ def too_many_tokens_raise(model: LanguageModel, case: Case) -> None:
         _, state = model.extend(ids[:, read : read + count], state)
         read += count
     none_of(_answers(lambda: model.extend(ids[:, read:], state)), f"logits of 3 tokens where there is room for {most - read}")
-    got, state = model.extend(ids[:, read:most], state)
+    try:
+        got, state = model.extend(ids[:, read:most], state)
+    except Refused as refused:
+        none_of((str(refused),), f"refusals of {most - read} tokens for which there is room, after 3 were refused")
     want = model.logits(ids[:, :most])
     alike(
         got, want[:, read:], dtype, "logits of the last tokens that fit, after a refusal", change=want[:, read - 1 : most - 1]
@@ -272,7 +275,10 @@ def every_row_has_room(model: LanguageModel, case: Case) -> None:
     while min(map(len, rows)) < most:
         ids, real = tokens(model, case, f"call {number}", B, T), real_tokens(case, f"call {number}", B, T)
         real &= np.array([[len(row)] for row in rows]) + real.cumsum(1) <= most
-        got, state = model.extend(ids, state, real)
+        try:
+            got, state = model.extend(ids, state, real)
+        except Refused as refused:
+            none_of((str(refused),), f"refusals of call {number + 1}, where every row has room")
         for b in range(B):
             rows[b].extend(int(token) for token in ids[b, real[b]])
             last[b] = got[b, real[b]][-1] if real[b].any() else last[b]

@@ -110,6 +110,10 @@ def _simpler(case: Case) -> Iterator[Case]:
         yield case.but(sizes=replace(case.sizes, B=less))
     for less in _less(case.sizes.T):
         yield case.but(sizes=replace(case.sizes, T=less))
+    if case.mask is not None and steps and all(op != "ragged" for op, _ in steps):
+        yield case.but(mask=None)  # nothing in the program is padded
+    if case.values["ids"].kind != "normal":
+        yield case.but(values={"ids": Values("normal")})
     if case.seed:
         yield case.but(seed=0)
 

@@ -88,6 +88,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
         "cache.programs",
         "cache.ragged-rows",
         "cache.reorder",
+        "cache.room-for-every-row",
         "cache.sequences-apart",
         "cache.step-by-step",
         "batch.alone",

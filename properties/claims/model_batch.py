@@ -24,6 +24,7 @@ ROWS = Source("docs/conventions.md", "models")
     needs=("batch",),
     given=Programs(rows=(3, 4, 2), tokens=(7, 12, 1)),
     within="calibrated",
+    mutants=("batch.tokens_over_capacity",),
 )
 def a_row_alone_is_the_row_in_a_batch(model: LanguageModel, case: Case) -> None:
     """Each row of a batch has the logits that it has alone."""
@@ -43,6 +44,7 @@ def a_row_alone_is_the_row_in_a_batch(model: LanguageModel, case: Case) -> None:
     needs=("batch",),
     given=Programs(rows=(3, 2), tokens=(7, 12, 2)),
     within="calibrated",
+    mutants=("position.angles_by_shape",),
 )
 def other_rows_do_not_matter(model: LanguageModel, case: Case) -> None:
     """Other tokens in one row of a batch, and another order of the rows, change no other row."""
@@ -69,6 +71,7 @@ def other_rows_do_not_matter(model: LanguageModel, case: Case) -> None:
     of="lm",
     given=Programs(rows=(2, 1), tokens=(7, 12, 3)),
     within="exact",
+    mutants=("state.running_statistics",),
 )
 def the_same_call_gives_the_same_bits(model: LanguageModel, case: Case) -> None:
     """The same tokens give the same bits, also after a longer and a wider call."""

@@ -43,6 +43,11 @@ def _as_at_once(model: LanguageModel, case: Case) -> None:
     needs=("cache",),
     given=Programs(("append",), PROMPTS, draws=0),
     within="calibrated",
+    mutants=(
+        "cache.last_key_lost_at_block_boundary",
+        "mask.window_wider_in_chunks",
+        "cache.alibi_lost_in_steps",
+    ),
 )
 def step_by_step_is_at_once(model: LanguageModel, case: Case) -> None:
     """A prompt and then token by token give the logits of reading all tokens at once."""
@@ -67,6 +72,11 @@ def step_by_step_is_at_once(model: LanguageModel, case: Case) -> None:
         ),
     ),
     within="calibrated",
+    mutants=(
+        "mask.one_ahead_after_sixteen",
+        "position.table_too_short",
+        "cache.ring_keeps_head_of_long_chunk",
+    ),
 )
 def any_chunks_are_at_once(model: LanguageModel, case: Case) -> None:
     """However the tokens are cut into calls, the logits are those of reading all of them at once."""
@@ -95,6 +105,11 @@ def any_chunks_are_at_once(model: LanguageModel, case: Case) -> None:
         sides=SIDES,
     ),
     within="calibrated",
+    mutants=(
+        "padding.mask_of_one_column_ignored",
+        "batch.reorder_keeps_lengths",
+        "batch.first_row_decides_what_is_past",
+    ),
 )
 def rows_of_different_length_are_each_alone(model: LanguageModel, case: Case) -> None:
     """Rows that remember different numbers of tokens go on as each would alone, wherever the padding of a call stood."""
@@ -118,6 +133,11 @@ def rows_of_different_length_are_each_alone(model: LanguageModel, case: Case) ->
         rows=(3, 4),
     ),
     within="calibrated",
+    mutants=(
+        "batch.reorder_in_place",
+        "state.reorder_skips_recurrent",
+        "cache.ring_full_one_step_early",
+    ),
 )
 def reordered_rows_go_on(model: LanguageModel, case: Case) -> None:
     """After rows were chosen, repeated or left out, as beam search does, each goes on from what it had read."""
@@ -142,6 +162,11 @@ def reordered_rows_go_on(model: LanguageModel, case: Case) -> None:
         ),
     ),
     within="calibrated",
+    mutants=(
+        "cache.crop_to_nothing_keeps_all",
+        "cache.ring_cropped_in_place",
+        "state.rollback_of_last_call_ignored",
+    ),
 )
 def cropped_states_go_on(model: LanguageModel, case: Case) -> None:
     """A state that has forgotten its last tokens goes on as one that never read them."""
@@ -164,6 +189,11 @@ def cropped_states_go_on(model: LanguageModel, case: Case) -> None:
         ),
     ),
     within="calibrated",
+    mutants=(
+        "cache.fork_shares_open_block",
+        "state.fork_shares_state",
+        "state.kept_on_module",
+    ),
 )
 def forks_do_not_alias(model: LanguageModel, case: Case) -> None:
     """A copy of a state goes on by itself, and what it reads is not in the original."""
@@ -188,6 +218,11 @@ def forks_do_not_alias(model: LanguageModel, case: Case) -> None:
         ),
     ),
     within="calibrated",
+    mutants=(
+        "state.slot_by_number_modulo",
+        "state.one_token_start_reads_old_slot",
+        "cache.step_tiles_heads",
+    ),
 )
 def sequences_do_not_mix(model: LanguageModel, case: Case) -> None:
     """States of one model, used in turn or one after the other, do not see each other's tokens."""
@@ -204,6 +239,11 @@ def sequences_do_not_mix(model: LanguageModel, case: Case) -> None:
     needs=("cache",),
     given=Programs(EVERYTHING, sides=SIDES, rows=(2, 3, 1)),
     within="calibrated",
+    mutants=(
+        "cache.sequences_share_buffer",
+        "mask.mask_of_ones_drops_causal",
+        "state.short_chunk_loses_tail",
+    ),
 )
 def any_program_is_a_list(model: LanguageModel, case: Case) -> None:
     """Any program of append, reorder, crop, fork, sequences in turn and restart gives the logits of lists of tokens."""
@@ -220,6 +260,11 @@ def any_program_is_a_list(model: LanguageModel, case: Case) -> None:
     needs=("cache", "overflow"),
     given=Programs(rows=(1, 2), tokens=(7, 1, 40), draws=0),
     within="exact",
+    mutants=(
+        "cache.overflow_wraps",
+        "cache.refused_call_counts",
+        "position.no_limit",
+    ),
 )
 def too_many_tokens_raise(model: LanguageModel, case: Case) -> None:
     """One token more than max_length raises an error, at once and beside a state, and leaves the state as it was.
@@ -265,6 +310,11 @@ def _answers(call: Callable[[], object]) -> tuple[str, ...]:
     needs=("cache", "overflow", "batch", "cached-padding"),
     given=Programs(rows=(3, 2), tokens=(9, 5), sides=SIDES, draws=2),
     within="calibrated",
+    mutants=(
+        "position.slice_pulled_back",
+        "padding.fills_the_room",
+        "batch.capacity_of_longest_row",
+    ),
 )
 def every_row_has_room(model: LanguageModel, case: Case) -> None:
     """A row may hold max_length real tokens, whatever other rows hold and however much padding was read on the way."""

@@ -23,6 +23,11 @@ VASWANI = Source("arXiv:1706.03762", "3.2.3")
     of="lm",
     given=Programs(rows=(1,), tokens=(9, 12, 5, 2)),
     within="calibrated",
+    mutants=(
+        "batch.tokens_over_capacity",
+        "mask.blocks_see_themselves",
+        "mask.only_last_block_of_keys",
+    ),
     needs=("batch",),
 )
 def later_tokens_change_no_earlier_logit(model: LanguageModel, case: Case) -> None:
@@ -58,6 +63,11 @@ def one_changed_in_each_row(model: LanguageModel, case: Case) -> Ids:
     of="lm",
     given=Programs(tokens=(12, 7, 5, 3)),
     within="calibrated",
+    mutants=(
+        "position.angles_by_shape",
+        "mask.after_the_softmax",
+        "mask.fill_too_small",
+    ),
 )
 def a_prefix_alone_has_the_same_logits(model: LanguageModel, case: Case) -> None:
     """The first tokens read alone have the logits that they have in front of others, whatever the length of the input."""

@@ -35,6 +35,11 @@ def _padded_is_alone(model: LanguageModel, case: Case) -> None:
     needs=("padding", "left-padding"),
     given=Programs(sides=("left-padding",), rows=(3, 2, 1), tokens=(12, 7, 5, 21)),
     within="calibrated",
+    mutants=(
+        "position.columns_of_first_call",
+        "padding.token_with_pad_id",
+        "padding.heads_tiled",
+    ),
 )
 def padding_on_the_left_is_not_there(model: LanguageModel, case: Case) -> None:
     """Rows padded on the left have the logits that each has alone."""
@@ -51,6 +56,11 @@ def padding_on_the_left_is_not_there(model: LanguageModel, case: Case) -> None:
     needs=("padding", "padding-between"),
     given=Programs(sides=("random",), rows=(3, 2, 1), tokens=(12, 7, 5, 21)),
     within="calibrated",
+    mutants=(
+        "padding.batch_of_one",
+        "padding.alibi_counts_columns",
+        "mask.window_counts_columns",
+    ),
 )
 def padding_in_between_is_not_there(model: LanguageModel, case: Case) -> None:
     """Rows with padding between their words have the logits that each has alone."""
@@ -67,6 +77,11 @@ def padding_in_between_is_not_there(model: LanguageModel, case: Case) -> None:
     needs=("padding", "batch"),
     given=Programs(sides=SIDES, rows=(3, 2), tokens=(9, 12, 5)),
     within="calibrated",
+    mutants=(
+        "padding.right_only",
+        "padding.convolution_reads_pads",
+        "padding.last_column_decides",
+    ),
 )
 def what_padding_holds_does_not_matter(model: LanguageModel, case: Case) -> None:
     """Other ids at padding leave every logit of a real token as it was."""
@@ -90,6 +105,7 @@ def what_padding_holds_does_not_matter(model: LanguageModel, case: Case) -> None
     needs=("padding",),
     given=Programs(tokens=(12, 7, 1)),
     within="calibrated",
+    mutants=("mask.mask_of_ones_drops_causal",),
 )
 def a_mask_of_ones_is_no_mask(model: LanguageModel, case: Case) -> None:
     """A mask that says that every token is real changes nothing."""

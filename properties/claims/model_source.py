@@ -26,12 +26,18 @@ LENGTH = 7  # words of a source
     needs=("source-padding", "batch"),
     given=Programs(sides=SIDES, of_source=True, rows=(3, 2), tokens=(4, 7, 1)),
     within="calibrated",
+    mutants=(
+        "cross.mask_forgotten_in_steps",
+        "cross.padding_read_at_once",
+        "cross.last_word_unread",
+    ),
 )
 def padding_of_the_source_is_not_there(model: Translator, case: Case) -> None:
     """Rows whose sources are padded have the logits that each has with its own words alone, at once and word by word."""
     dtype, B, T = model.profile["dtypes"][0], case.sizes.B, case.sizes.T
     source, target = tokens(model, case, "source", B, LENGTH), tokens(model, case, "ids", B, T)
     real = real_tokens(case, "source", B, LENGTH)
+    real[~real.any(1), LENGTH // 2] = True  # no source is empty
     want = np.concatenate([model.translate(source[b : b + 1, real[b]], target[b : b + 1]) for b in range(B)])
     as_words = model.translate(source, target) - want
     alike(model.translate(source, target, real), want, dtype, "logits beside padded sources", change=as_words)
@@ -52,6 +58,10 @@ def padding_of_the_source_is_not_there(model: Translator, case: Case) -> None:
     needs=("batch",),
     given=Programs(rows=(1,), tokens=(5, 3, 1)),
     within="calibrated",
+    mutants=(
+        "cross.last_word_unread",
+        "cross.causal_on_the_memory",
+    ),
 )
 def every_word_sees_all_of_the_source(model: Translator, case: Case) -> None:
     """Another word anywhere in the source moves the logits of every word of the target, the first one too."""
@@ -76,6 +86,10 @@ def every_word_sees_all_of_the_source(model: Translator, case: Case) -> None:
     needs=("cache", "batch"),
     given=Programs(rows=(3, 4, 2), tokens=(5, 2, 7)),
     within="calibrated",
+    mutants=(
+        "cross.memory_stays",
+        "cross.causal_on_the_memory",
+    ),
 )
 def rows_keep_their_source(model: Translator, case: Case) -> None:
     """Word by word, and after rows were chosen and repeated, each row translates its own source."""

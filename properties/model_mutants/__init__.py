@@ -39,7 +39,7 @@ from attnspec.properties.mutants.registry import Mutant
 if TYPE_CHECKING:
     from attnspec.properties.model_mutants.plain import Decoder
 
-FAMILIES = ("cache", "position", "padding", "mask", "batch", "state")
+FAMILIES = ("cache", "position", "padding", "mask", "batch", "state", "cross")
 
 
 class UnknownMutantError(KeyError):

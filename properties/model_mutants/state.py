@@ -234,3 +234,20 @@ class PromptStateInBfloat16(Linear):
         """Rounded on the way out."""
         out, kept = super().linear(i, x, call, past)
         return out, kept | {"sum": kept["sum"].bfloat16().double()} if x.shape[1] > 1 else kept
+
+
+@mutant(
+    "state.running_statistics",
+    imitates="statistics of what was read that are updated in evaluation too",
+    source="frameworks.md: two calls on one object",
+)
+class RunningStatistics(Gru):
+    """Every call makes the logits of later calls a little larger."""
+
+    calls = 0
+
+    def output(self, x: Tensor) -> Tensor:
+        """Scaled by what has been counted."""
+        out = super().output(x) * (1 + self.calls / 16)
+        self.calls += 1
+        return out

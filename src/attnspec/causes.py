@@ -14,7 +14,8 @@ from attnspec.properties.verdict import Record, Verdict
 # Of two claims on the same thing that are both violated, the earlier one here says it more directly.
 DIRECTNESS = (
     "convention", "contract", "robust", "batch", "heads", "mask.causal", "mask.window", "mask.hidden-content", "mask",
-    "softmax", "scale", "reference", "grad",
+    "softmax", "scale", "reference", "grad", "cross", "cache.step-by-step", "cache.chunks", "cache", "cache.ragged-rows",
+    "cache.programs",
 )  # fmt: skip
 
 LEVELS = ("must", "should", "may")

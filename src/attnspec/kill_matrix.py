@@ -23,6 +23,11 @@ FILE = Path(__file__).resolve().parent / "properties" / "mutants" / "kill_matrix
 
 # Written by someone who knew the claims; all others were written by authors who had not read them.
 NOT_BLIND = (
+    "cross.causal_on_the_memory",
+    "cross.last_word_unread",
+    "cross.mask_forgotten_in_steps",
+    "cross.memory_stays",
+    "cross.padding_read_at_once",
     "declared.always_causal",
     "declared.scale_of_another_width",
     "precision.keys_in_eight_bits",
@@ -40,6 +45,7 @@ NOT_BLIND = (
     "shapes.sixteen_bit_positions",
     "surroundings.autocast_forgets_the_scale",
     "surroundings.autocast_to_eight_bits",
+    "state.running_statistics",
     "surroundings.default_dtype",
     "surroundings.reseeds",
 )

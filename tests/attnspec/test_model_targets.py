@@ -17,6 +17,7 @@ from attnspec.adapters.lm_variant import NAMES
 from attnspec.conventions import subject_of
 from attnspec.errors import UsageError
 from attnspec.properties.claim import claims
+from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
 from attnspec.target import load
@@ -113,7 +114,7 @@ class Translates:
 
 class Confuses(Translates):
     def reorder(self, state, index):
-        return state[0][: len(index)].repeat(2, axis=0)[: len(index)], state[1][index]
+        return state[0][np.arange(len(index)) % len(state[0])], state[1][index]
 
 
 class ReadsPadding(Translates):
@@ -159,6 +160,11 @@ def test_a_translator_is_a_language_model_with_sources(here: Path) -> None:
     found = words(attnspec.audit("bag.py::Translates"))
     assert {c for c, word in found.items() if word != "HOLDS"} == {"cache.crop", "cache.fork"}  # it has no such methods
     assert set(found) == {c.id for c in claims().values() if c.of in ("lm", "seq2seq")}
+
+
+def test_the_translator_from_which_defects_are_made_is_right() -> None:
+    report = attnspec.audit(Translator())
+    assert {r.verdict for r in report.records} == {Verdict.HOLDS}
 
 
 def test_rows_that_lose_their_source(here: Path) -> None:

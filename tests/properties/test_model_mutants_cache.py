@@ -43,6 +43,7 @@ PROGRAMS = {
     "state.reorder_skips_recurrent": ("a=2 a+4 a@1,0 a+1", "a=2 a+4 a@0,1,0 a+1"),
     "state.fork_shares_state": ("a=1 a+4 b=a a+1 b+1", "a=1 a+4 b=a b+1"),
     "state.prompt_state_in_bfloat16": ("a=1 a+8 a+1", "a=1 a+1 a+1 a+1"),
+    "state.running_statistics": ("a=1 a+4 a+2", "a=1 a+4"),
     "batch.reorder_in_place": ("a=3 a+4 a@1,0,2 a+1", "a=3 a+4 a@1,2,2 a+1"),
     "batch.reorder_keeps_lengths": ("a=2 a+4,3 a@1,0 a+1", "a=2 a+4 a@1,0 a+1"),
     "batch.first_row_decides_what_is_past": ("a=2 a+0,3 a+1", "a=2 a+3,0 a+1 a+0,1"),

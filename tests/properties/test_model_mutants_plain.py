@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from attnspec.properties.model_mutants import FAMILIES, UnknownMutantError, describe, ids, load
+from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.plain import Call, Decoder, State
 from attnspec.properties.model_mutants.recurrent import Recurrent
 from attnspec.properties.model_mutants.slots import Ring, Static
@@ -254,7 +255,8 @@ def test_a_mutant_is_a_factory_of_models(mutant: str) -> None:
     assert mutant.partition(".")[0] in FAMILIES
     assert record.where.startswith(f"properties/model_mutants/{mutant.partition('.')[0]}.py::")
     assert model is not load(mutant)()
-    assert model.logits(tokens()).shape == (B, T, model.vocab_size)
+    inputs = (tokens(), tokens()) if isinstance(model, Translator) else (tokens(),)
+    assert model.logits(*inputs).shape == (B, T, model.vocab_size)
 
 
 def test_an_unknown_mutant_is_refused_with_the_nearest() -> None:

@@ -56,6 +56,8 @@ class Programs:
     def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, grow: int = 0) -> list[Case]:
         """Every schedule, every number of tokens, every side of padding once."""
         made = []
+        if self.ops and not self.schedules:
+            return []  # whatever is drawn
         programs, sides = self.schedules or ((),), self._sides(profile)
         for i in range(max(len(programs), len(self.tokens), len(self.sides))):
             rows = self.rows[i % len(self.rows)] if profile.offers("batch") else 1
@@ -106,6 +108,9 @@ def _simpler(case: Case) -> Iterator[Case]:
     for i, (op, n) in enumerate(steps):
         for less in _less(n):
             yield case.but(schedule=(*steps[:i], (op, less), *steps[i + 1 :]))
+    for i, (op, n) in enumerate(steps):
+        if op == "ragged":
+            yield case.but(schedule=(*steps[:i], ("append", n), *steps[i + 1 :]))
     for less in _less(case.sizes.B):
         yield case.but(sizes=replace(case.sizes, B=less))
     for less in _less(case.sizes.T):

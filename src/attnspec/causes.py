@@ -31,7 +31,9 @@ def explain(records: Sequence[Record]) -> None:
     order = sorted(violated, key=lambda c: (clear and _slight(violated[c]), *_directness(c)))
     implied = _folded(order, violated, clear)
     causes = _causes(order, implied, held)
-    if left := _left_over([c for c in order if not _needs_what_the_root_is_about(c, implied, violated)], implied, causes):
+    own = [c for c in order if claims()[c].of == "attention"]
+    candidates = [c for c in own if not _needs_what_the_root_is_about(c, implied, violated)]
+    if left := _left_over(candidates, implied, causes):
         implied = _folded(order, violated, clear, own=left)
         causes = _causes(order, implied, held)
     for record in records:
@@ -118,6 +120,9 @@ def _root(record: Record, roots: Sequence[str]) -> str | None:
     """
     if record.case is None:
         return None
+    if claims()[record.claim].of != "attention":
+        taken = {op for op, _ in record.case.schedule or ()}
+        return next((root for root in roots if taken and taken <= set(getattr(claims()[root].given, "ops", ()))), None)
     needed, given = options(record.case), claims()[record.claim].given
     # An option that all cases of the claim have says nothing about what the failure needs.
     pinned = {option for option in needed if getattr(given, option, None) == "always"}

@@ -118,14 +118,19 @@ def proof(which: str) -> str:
 def claims_of(idea: str) -> str:
     """The claims of an idea with their verdicts on real targets (docs/known-subjects.json)."""
     known = known_subjects.snapshot()
-    rows = [c for c in claims().values() if idea in c.idea.split(",")]
+    rows = [c for c in claims().values() if idea in c.idea.split(",") and c.of == "attention"]
     if not rows:
         return f"No claim of this version speaks of {idea}: {REASONS[idea, 'claims']}."
     lines = ["| claim | it says | " + " | ".join(TARGETS) + " |", "| --- | --- |" + " --- |" * len(TARGETS)]
     for c in rows:
         cells = [_worst(known[known_subjects.key(target, options)][c.id]) for target, options in TARGETS.values()]
         lines.append(f"| [`{c.id}`](../claims.md#{c.id.replace('.', '')}) | {c.statement} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    models = [
+        f"[`{c.id}`](../claims.md#{c.id.replace('.', '')})"
+        for c in claims().values()
+        if c.idea == idea and c.of != "attention"
+    ]
+    return "\n".join([*lines, *(["", f"On models: {', '.join(models)}."] if models else [])])
 
 
 def _worst(verdicts: str) -> str:

@@ -55,7 +55,7 @@ def test_every_claim_is_seen_to_fail(claim: str) -> None:
 def test_every_mutant_says_what_it_imitates(mutant: str) -> None:
     about = describe(mutant)
     assert about.imitates
-    assert about.source.startswith(("https://", "frameworks.md: ", "claims.md: ", "arXiv:"))
+    assert about.source.startswith(("https://", "frameworks.md: ", "huggingface.md: ", "claims.md: ", "arXiv:"))
 
 
 @pytest.mark.parametrize("mutant", [m for m, row in ROWS.items() if row])

@@ -20,7 +20,7 @@ ONE = ("--select", "scale.sqrt-dk")
         ("plain:plane", "plain has no 'plane'; did you mean 'plain'?"),
         ("plain.py::np.nothing", "numpy has no 'nothing'"),
         ("torch:scaled_dot_product_atention", "torch offers scaled_dot_product_attention; did you mean"),
-        ("impl:atention", "impl offers attention; did you mean 'attention'?"),
+        ("impl:atention", "impl offers attention, lm-sinusoidal, lm-learned, lm-rotary, lm-alibi, lm-windowed and 3 more;"),
         ("mutant:mask.sees_nxt", "did you mean 'mask.sees_next'?"),
         ("nosuchmodule:f", "no module named 'nosuchmodule'; install it, or give path/file.py::name"),
         ("plain.py:plain", "give path/file.py::name"),
@@ -76,7 +76,7 @@ def weights(): return torch.nn.MultiheadAttention(4, 1)
         ("one_more", "one_more(q, k, v, rope): parameter 'rope' is required and not understood"),
         ("anything", "anything(no parameters): an attention function has parameters for query, key and value"),
         ("Layer", "class Layer needs arguments (width); name a factory"),
-        ("Model", "looks like a language model; this version audits attention functions"),
+        ("Model", "a language model has vocab_size, how many words there are; Model has no 'vocab_size'"),
         ("weights", "looks like a layer; this version audits attention functions"),
     ],
 )

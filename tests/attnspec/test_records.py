@@ -19,7 +19,7 @@ from attnspec.report.terminal import small
 V, U, H, N = Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.HOLDS, Verdict.NOT_APPLICABLE
 FIELDS = """
     format spec target options claim level dtype device profile seed verdict reason decided_by cases tried exposed outside
-    ratio ratio_limit equivalent_precision fits case evidence implied_by causes depends exception seconds versions
+    ratio ratio_limit equivalent_precision fits case evidence implied_by causes depends leak exception seconds versions
 """  # docs/verdicts.md, in its order
 
 

@@ -1,7 +1,7 @@
 """`hf-tiny:TYPE_OR_CLASS`: models of transformers, built here from a shrunk configuration with random weights.
 
 Nothing is fetched. In a worker everything is computed in float64, also what asks for float32; in the caller's own process,
-where that would change what others compute, models are float32.
+where that would change what others compute, models are float32; so they are in a worker forked after a model was imported.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     from attnspec.hugging_face.build import build
-    from attnspec.hugging_face.float64 import in_float64
+    from attnspec.hugging_face.float64 import in_float64, models_imported
 
-    alone = multiprocessing.parent_process() is not None
+    alone = multiprocessing.parent_process() is not None and not models_imported()
     if alone:
         in_float64()
     model: Any = build(name, dtype="float64" if alone else "float32", **chosen(options))

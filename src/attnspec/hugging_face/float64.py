@@ -34,13 +34,18 @@ def in_float64() -> None:
     from attnspec.hugging_face.offline import library
 
     library()
-    if early := sorted(m for m in sys.modules if m.startswith("transformers.models.") and _is_modelling(m)):
+    if early := models_imported():
         raise RuntimeError(f"{early[0]} is imported already; call in_float64() first, in a process of its own")
     for module in LIBRARY:
         importlib.import_module(module)
     torch.set_default_dtype(torch.float64)
     torch.float32 = torch.float = torch.float64
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+
+
+def models_imported() -> list[str]:
+    """The modules of models that this process has imported, or that one had from which it was forked."""
+    return sorted(m for m in sys.modules if m.startswith("transformers.models.") and _is_modelling(m))
 
 
 def _is_modelling(module: str) -> bool:

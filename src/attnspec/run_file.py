@@ -18,25 +18,29 @@ Run = tuple[list[str], dict[str, Any], dict[str, Any]]  # the lines, the header,
 class RunFile:
     """Appends the records of each target when it is done; with `resume`, after those that an earlier run finished.
 
+    A file that is there is left alone until the first target is done: a slip in the name of a target loses nothing.
+
     Errors: UsageError for a file to resume that is none of ours.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
         self._finished: dict[str, int] = {}
-        kept: list[str] = []
+        self._kept: list[str] | None = []  # what comes before the first target of this run; None once it is written
         if resume and path.is_file():
             for lines, header, summary in _runs(path):
                 self._finished[_key(header)] = int(summary["exit_code"])
-                kept += lines
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")  # what was interrupted is done again
+                self._kept += lines  # what was interrupted is done again
 
     def finished(self, target: str, options: dict[str, Any], profile: str, seed: int) -> int | None:
         """The exit code of the target where an earlier run finished it in the same way; None otherwise."""
         return self._finished.get(_key({"target": target, "options": options, "profile": profile, "seed": seed}))
 
     def add(self, report: Report) -> None:
+        if self._kept is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("".join(f"{line}\n" for line in self._kept), encoding="utf-8")
+            self._kept = None
         with self.path.open("a", encoding="utf-8") as file:
             file.write(report.to_json())
 

@@ -259,6 +259,12 @@ def test_a_run_that_cannot_go_on(here: Path, cli: Run, arguments: tuple[str, ...
     assert (here / "bag.py").read_text() == MODEL  # nothing was lost
 
 
+def test_a_slip_loses_no_results(here: Path, cli: Run) -> None:
+    (here / "run.ndjson").write_text("what an earlier run found\n")
+    assert cli("audit", "bag.py::Bug", "--json", "run.ndjson").returncode == 2
+    assert (here / "run.ndjson").read_text() == "what an earlier run found\n"
+
+
 def test_the_program_is_short_and_the_script_stands_alone(here: Path, cli: Run) -> None:
     done = cli("audit", "bag.py::Forgets", "--select", "cache")
     assert done.returncode == 1

@@ -18,6 +18,8 @@ its own, which picks the variant that it breaks by class attributes and override
   visible, hide, softmax, mix, feed_forward, output; of a state: empty, cropped, again, picked (by reorder), copied (by fork),
   noted. Most are told the layer `i`, so that one layer alone can be broken.
 - Pieces of `recurrent.Recurrent`, for layers "gru" and "linear": cell, advance; convolved, lined_up, decay.
+- What `offering.Offering` adds, a decoder that offers all that a model may offer: routes, kinds of caches, searches, a loss,
+  weights of attention, gradients, copies.
 - Pieces of a cache (`slots.Grown`, `Static`, `Ring`): empty, append, crop; a mutant sets `cache = Broken()`. Only Static and
   Ring write in place, so only they and what overrides `append` can tell a fork that is no copy.
 
@@ -39,7 +41,10 @@ from attnspec.properties.mutants.registry import Mutant
 if TYPE_CHECKING:
     from attnspec.properties.model_mutants.plain import Decoder
 
-FAMILIES = ("cache", "position", "padding", "mask", "batch", "state", "cross")
+FAMILIES = (
+    *("cache", "position", "padding", "mask", "batch", "state", "cross"),  # of logits and states
+    *("routes", "generate", "beams", "training", "copies", "calls"),  # of what a model may offer beside them
+)
 
 
 class UnknownMutantError(KeyError):

@@ -7,9 +7,11 @@ from it: reloaded from a file, with the words in another order, in 16 bits.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from safetensors.torch import load, save
@@ -18,9 +20,7 @@ from torch.nn.functional import nll_loss
 from torch.utils.checkpoint import checkpoint
 
 from attnspec.properties.model_mutants.plain import Decoder, State
-from attnspec.properties.model_mutants.slots import Grown, Static
-
-KINDS: dict[str, Grown] = {"grown": Grown(), "static": Static()}
+from attnspec.properties.model_mutants.slots import Grown, Memory, Static
 
 
 @dataclass
@@ -32,6 +32,8 @@ class Kept(State):
 
 class Offering(Decoder):
     """The rotary decoder with all that is optional in the protocol."""
+
+    kinds: Mapping[str, Grown] = MappingProxyType({"grown": Grown(), "static": Static()})  # the caches a state may ask for
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Offering(Decoder):
     @property
     def caches(self) -> dict[str, Callable[[int], State]]:
         """Each takes a number of rows and gives a state without a past, as `start` does."""
-        return {"static": lambda batch: self.begun(batch, "static"), "grown": lambda batch: self.begun(batch, "grown")}
+        return {kind: partial(self.begun, kind=kind) for kind in self.kinds}
 
     def begun(self, batch: int, kind: str) -> State:
         with self.in_cache(kind):
@@ -100,11 +102,15 @@ class Offering(Decoder):
     @contextmanager
     def in_cache(self, kind: str) -> Iterator[None]:
         """Caches are of this kind inside the block."""
-        before, self.cache = self.cache, KINDS[kind]
+        before, self.cache = self.cache, self.kinds[kind]
         try:
             yield
         finally:
             self.cache = before
+
+    def empty(self, i: int, B: int) -> Memory:
+        dtype = self.weights["embedding"].dtype
+        return {name: x.to(dtype) if x.is_floating_point() else x for name, x in super().empty(i, B).items()}
 
     # Searches
 

@@ -76,6 +76,10 @@ MODULES = (
     "model_padding",
     "model_batch",
     "model_source",
+    "model_routes",
+    "model_search",
+    "model_training",
+    "model_copies",
 )
 OF_VALUES = ("softmax", "scale", "reference", "random")  # families that say which weights there are
 _ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+(-[a-z0-9]+)*")

@@ -6,6 +6,7 @@ extend(ids, state) = the last T rows of logits(all tokens so far)               
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,25 @@ FEATURES = {
     "source-padding": "an attention mask of the source of a translator",
     "left-source-padding": "padding before the words of a source",
     "source-padding-between": "padding between the words of a source",
+    "routes": "other ways to the same logits",
+    "caches": "other kinds of caches",
+    "reordered-caches": "other rows of a state in other kinds of caches",
+    "generate": "the words of a greedy search",
+    "generate-padded": "a greedy search after rows that are padded on the left",
+    "generate-padded-right": "a greedy search after rows that are padded on the right",
+    "converse": "a greedy search after each of several turns",
+    "beams": "beam search with the probability of each beam",
+    "loss": "the loss of its tokens",
+    "padded-loss": "the loss of rows that are padded on the right",
+    "padded-loss-left": "the loss of rows that are padded on the left",
+    "attentions": "the attention weights of its layers",
+    "jacobian": "the derivative of logits by the embeddings of its tokens",
+    "gradients": "gradients of its weights",
+    "checkpointing": "gradients that run the forward pass again",
+    "reloaded": "the same model, written to a file and read again",
+    "renamed": "the same model with its words in another order",
+    "nudged": "the same model with weights that are a little different",
+    "narrowed": "the same model in 16 bits",
 }
 
 
@@ -58,6 +78,62 @@ class LanguageModel(Protocol):
     def crop(self, state: Any, length: int) -> Any: ...
 
     def fork(self, state: Any) -> Any: ...
+
+    def start_in(self, cache: str, batch: int) -> Any:
+        """A state without a past in a cache of another kind, one of `profile["caches"]`."""
+        ...
+
+    def by_route(self, route: str, ids: Ids, mask: BoolArray | None = None) -> FloatArray:
+        """The same logits in another way, one of `profile["routes"]`."""
+        ...
+
+    def generate(self, ids: Ids, count: int, mask: BoolArray | None = None) -> Ids:
+        """[B,count]: the words of a greedy search after each row; padding stands on the left."""
+        ...
+
+    def converse(self, turns: Sequence[Ids], count: int) -> list[Ids]:
+        """[B,count] after each turn: the words of a greedy search after all that was read and said."""
+        ...
+
+    def beams(self, ids: Ids, count: int, width: int) -> tuple[Ids, FloatArray]:
+        """[B,width,count] and log p [B,width]: beam search without a length penalty, the best first."""
+        ...
+
+    def loss(self, ids: Ids, mask: BoolArray | None = None) -> float:
+        """The mean of -log p(word | words before it) over real words but the first; padding stands on the right."""
+        ...
+
+    def attentions(self, ids: Ids, mask: BoolArray | None = None) -> list[FloatArray]:
+        """The attention weights of each layer that has any [B,H,T,T]."""
+        ...
+
+    def jacobian(self, ids: Ids) -> FloatArray:
+        """[T,T] of one row: how far the embedding of the word at s moves the logits at t, to first order: influence[s,t]."""
+        ...
+
+    def gradients(self, ids: Ids, *, checkpointing: bool = False) -> dict[str, FloatArray]:
+        """The gradients, by weight, of the sum of -log p(word | words before it)."""
+        ...
+
+    def reloaded(self) -> LanguageModel: ...
+
+    def renamed(self, permutation: Ids) -> LanguageModel:
+        """The model whose word permutation[i] is what word i is here."""
+        ...
+
+    def narrowed(self, dtype: str) -> LanguageModel: ...
+
+    def nudged(self, changes: dict[str, FloatArray]) -> LanguageModel:
+        """The model with these changes added to weights, by the names that `gradients` gives them."""
+        ...
+
+    def surrounded(self, around: str, ids: Ids) -> tuple[FloatArray, tuple[str, ...]]:
+        """The logits in other surroundings, one of `profile["surroundings"]`, and those that the call altered."""
+        ...
+
+    def altered(self) -> tuple[str, ...]:
+        """Names of what calls were given and changed, since this was asked last."""
+        ...
 
 
 class Translator(LanguageModel, Protocol):

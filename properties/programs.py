@@ -41,6 +41,7 @@ class Programs:
     tokens: tuple[int, ...] = (7, 12, 3, 1)
     sides: tuple[MaskPattern, ...] = ()
     draws: int | None = None
+    share: float = 0.35  # of the cases that a profile draws for a claim: a case of a model is many calls
     repeated: bool = True  # whether tokens may occur twice in a row
     of_source: bool = False  # whether the padding is that of a translator's source
 
@@ -59,7 +60,7 @@ class Programs:
         if self.ops and not self.schedules:
             return []  # whatever is drawn
         programs, sides = self.schedules or ((),), self._sides(profile)
-        for i in range(max(len(programs), len(self.tokens), len(self.sides))):
+        for i in range(max(len(programs), len(self.tokens), 2 * len(self.sides))):
             rows = self.rows[i % len(self.rows)] if profile.offers("batch") else 1
             tokens = self.tokens[i % len(self.tokens)] + grow
             side = sides[i % len(sides)] if sides else None

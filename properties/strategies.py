@@ -70,6 +70,7 @@ class Cases:
     finite: tuple[float | None, ...] = (None, -2.0, -3.0, -1e4, LOWEST)
     zero: tuple[Axis, ...] = ()
     draws: int | None = None
+    share: float = 1.0  # of the cases that a profile draws for a claim
     grid: bool = False
 
     def strategy(self, claim: str, profile: Profile, dtype: str, largest: int) -> st.SearchStrategy[Case]:

@@ -237,7 +237,7 @@ def sequences_do_not_mix(model: LanguageModel, case: Case) -> None:
     source=SHAZEER,
     of="lm",
     needs=("cache",),
-    given=Programs(EVERYTHING, sides=SIDES, rows=(2, 3, 1)),
+    given=Programs(EVERYTHING, sides=SIDES, rows=(2, 3, 1), share=1.0),
     within="calibrated",
     mutants=(
         "cache.sequences_share_buffer",

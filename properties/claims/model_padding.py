@@ -74,7 +74,7 @@ def padding_in_between_is_not_there(model: LanguageModel, case: Case) -> None:
     idea="I25",
     source=MASK,
     of="lm",
-    needs=("padding", "batch"),
+    needs=("padding", "left-padding", "batch"),  # what stands behind a token shows nothing in a causal model
     given=Programs(sides=SIDES, rows=(3, 2), tokens=(9, 12, 5)),
     within="calibrated",
     mutants=(

@@ -37,7 +37,8 @@ def padding_of_the_source_is_not_there(model: Translator, case: Case) -> None:
     dtype, B, T = model.profile["dtypes"][0], case.sizes.B, case.sizes.T
     source, target = tokens(model, case, "source", B, LENGTH), tokens(model, case, "ids", B, T)
     real = real_tokens(case, "source", B, LENGTH)
-    real[~real.any(1), LENGTH // 2] = True  # no source is empty
+    first = {"padding": 0, "left-padding": LENGTH - 1}.get(case.mask.pattern if case.mask else "padding", LENGTH // 2)
+    real[~real.any(1), first] = True  # no source is empty
     want = np.concatenate([model.translate(source[b : b + 1, real[b]], target[b : b + 1]) for b in range(B)])
     as_words = model.translate(source, target) - want
     alike(model.translate(source, target, real), want, dtype, "logits beside padded sources", change=as_words)

@@ -226,6 +226,10 @@ class Offering(Decoder):
         """The model in float16 or bfloat16."""
         return self.with_weights({name: weight.to(getattr(torch, dtype)) for name, weight in self.weights.items()})
 
+    def nudged(self, changes: dict[str, Tensor]) -> Offering:
+        """The model with these changes added to weights."""
+        return self.with_weights(self.weights | {name: self.weights[name] + change for name, change in changes.items()})
+
     def with_weights(self, weights: dict[str, Tensor]) -> Offering:
         """The same model with other weights."""
         other = copy.copy(self)

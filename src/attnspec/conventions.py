@@ -11,7 +11,8 @@ from attnspec.contracts import CONTRACTS, recognised
 from attnspec.errors import CannotRun, UsageError
 from attnspec.function import FunctionSubject
 from attnspec.layout import LAYOUTS
-from attnspec.model import SUBJECTS, ModelSubject, probed
+from attnspec.model import ModelSubject
+from attnspec.model_probes import SUBJECTS, probed
 from attnspec.probes import FAILED, Prober, benign
 from attnspec.probes_consistent import find_inconsistencies
 from attnspec.probes_conventions import find_conventions, find_precision

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 
+from attnspec import surroundings, torch_models
 from attnspec.adapters import Array, Arrays
-from attnspec.properties.models import FEATURES, Ids
-from attnspec.properties.subject import BoolArray, FloatArray, Profile, Setting
+from attnspec.properties.models import Ids
+from attnspec.properties.subject import BoolArray, FloatArray, Profile
 from attnspec.properties.verdict import BadResult, Observation, Refused, first_line
-from attnspec.target import Loaded
 
 FAILED = (Refused, BadResult)
-LIMIT = 64  # a model whose limit is larger is not filled to it: that says nothing new and takes long
 
 
 class ModelSubject:
@@ -32,6 +32,8 @@ class ModelSubject:
         self.max_length = int(getattr(model, "max_length", 0) or 0)
         self.observations: dict[tuple[str, ...], Observation] = {}
         self.calls: list[dict[str, Any]] = []
+        self.changed: list[str] = []
+        self.variable = "model"
         self.seconds = 0.0
 
     def logits(self, ids: Ids, mask: BoolArray | None = None) -> FloatArray:
@@ -59,6 +61,108 @@ class ModelSubject:
         """The logits as the model gives them."""
         return self._call("logits", ids)
 
+    def start_in(self, cache: str, batch: int) -> Any:
+        return _State(self._call(f"caches[{cache!r}]", batch), self._number())
+
+    def by_route(self, route: str, ids: Ids, mask: BoolArray | None = None) -> FloatArray:
+        return self._widened(self._call(f"routes[{route!r}]", *self._before(ids), ids, *self._masks(mask)), ids)
+
+    def generate(self, ids: Ids, count: int, mask: BoolArray | None = None) -> Ids:
+        given = (*self._before(ids), ids, count, *self._masks(mask))
+        return self._array("generate", given, (len(ids), count)).astype(np.int64)
+
+    def converse(self, turns: Sequence[Ids], count: int) -> list[Ids]:
+        found = self._call("converse", *self._before(turns[0]), list(turns), count)
+        if not isinstance(found, (list, tuple)) or len(found) != len(turns):
+            raise BadResult(f"converse returned {shown(found)}, expected the words after each of {len(turns)} turns")
+        return [self._shaped(words, "converse", (len(turns[0]), count)).astype(np.int64) for words in found]
+
+    def beams(self, ids: Ids, count: int, width: int) -> tuple[Ids, FloatArray]:
+        found = self._call("beams", *self._before(ids), ids, count, width)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise BadResult(f"beams returned {shown(found)}, expected the pair (words, scores)")
+        words = self._shaped(found[0], "beams", (len(ids), width, count)).astype(np.int64)
+        return words, self._shaped(found[1], "beams", (len(ids), width))
+
+    def loss(self, ids: Ids, mask: BoolArray | None = None) -> float:
+        return float(self._array("loss", (*self._before(ids), ids, *self._masks(mask)), ()))
+
+    def attentions(self, ids: Ids, mask: BoolArray | None = None) -> list[FloatArray]:
+        B, T = ids.shape
+        found = []
+        for weights in self._call("attentions", *self._before(ids), ids, *self._masks(mask)):
+            out = self._shaped(weights, "attentions", None)
+            if out.ndim != 4 or (out.shape[0], *out.shape[2:]) != (B, T, T):
+                raise BadResult(f"attentions has an array of shape {list(out.shape)}, expected [{B}, heads, {T}, {T}]")
+            found.append(out)
+        return found
+
+    def jacobian(self, ids: Ids) -> FloatArray:
+        T = ids.shape[1]
+        return self._array("jacobian", (*self._before(ids), ids), (T, T))
+
+    def gradients(self, ids: Ids, *, checkpointing: bool = False) -> dict[str, FloatArray]:
+        found = self._call("gradients", *self._before(ids), ids, *((True,) if checkpointing else ()))
+        if not isinstance(found, dict):
+            raise BadResult(f"gradients returned {shown(found)}, expected a dict from names of weights to gradients")
+        return {str(name): self._shaped(x, "gradients", None) for name, x in found.items()}
+
+    def reloaded(self) -> Self:
+        return self._made(self._call("reloaded"))
+
+    def renamed(self, permutation: Ids) -> Self:
+        return self._made(self._call("renamed", permutation))
+
+    def narrowed(self, dtype: str) -> Self:
+        return self._made(self._call("narrowed", dtype))
+
+    def nudged(self, changes: dict[str, FloatArray]) -> Self:
+        return self._made(self._call("nudged", changes))
+
+    def surrounded(self, around: str, ids: Ids) -> tuple[FloatArray, tuple[str, ...]]:
+        with surroundings.changed(self.arrays.name, around):
+            before = surroundings.state(self.arrays.name)
+            out = self.logits(ids)
+            self.calls[-1]["around"] = around
+            return out, surroundings.altered(self.arrays.name, before)
+
+    def altered(self) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(self.changed))
+        self.changed.clear()
+        return found
+
+    def has(self, method: str) -> bool:
+        """Whether the model has a method, or a torch model has it through torch_models."""
+        return hasattr(self.model, method) or (self.arrays.name == "torch" and torch_models.serves(self.model, method))
+
+    def _before(self, ids: Ids) -> tuple[Any, ...]:
+        """What stands before the ids in a call."""
+        del ids
+        return ()
+
+    def _masks(self, mask: BoolArray | None) -> tuple[Any, ...]:
+        """What stands after the ids in a call."""
+        return self._real(mask)
+
+    def _array(self, method: str, given: tuple[Any, ...], shape: tuple[int, ...]) -> FloatArray:
+        return self._shaped(self._call(method, *given), method, shape)
+
+    def _shaped(self, found: Any, method: str, shape: tuple[int, ...] | None) -> FloatArray:
+        """The array in float64. Errors: BadResult for something else, or another shape."""
+        if isinstance(found, (int, float)) and shape == ():
+            return np.asarray(float(found))
+        if not self.arrays.owns(found) and not isinstance(found, np.ndarray):
+            raise BadResult(f"{method} returned {shown(found)}, not an array of {self.arrays.name}")
+        if shape is not None and tuple(found.shape) != shape:
+            raise BadResult(f"{method} returned shape {list(found.shape)}, expected {list(shape)}")
+        return np.asarray(self.arrays.widen(found) if self.arrays.owns(found) else found, dtype=np.float64)
+
+    def _made(self, model: Any) -> Self:
+        """A model that this one made: its calls stand among those of this one, under a name of its own."""
+        other = type(self)(self.name, model, self.arrays, self.profile)
+        other.calls, other.changed, other.variable = self.calls, self.changed, f"model{self._number()}"
+        return other
+
     def _number(self) -> int:
         return len(self.calls)
 
@@ -67,12 +171,12 @@ class ModelSubject:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         """Calls the method on arrays of the library. Errors: Refused, whatever the method raises."""
-        self.calls.append({"method": method, "arguments": arguments})
+        self.calls.append({"method": method, "arguments": arguments, "on": self.variable})
         own = [self._own(argument) for argument in arguments]
         start = time.perf_counter()
         try:
             with warnings.catch_warnings(action="ignore"):
-                return getattr(self.model, method)(*own)
+                return self._method(method)(*own)
         except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:
@@ -81,10 +185,31 @@ class ModelSubject:
             raise Refused(method, error) from error
         finally:
             self.seconds += time.perf_counter() - start
+            self._look_for_changes(method, arguments, own)
+
+    def _method(self, method: str) -> Callable[..., Any]:
+        """`routes['name']` is a value of a mapping; a torch model without a method may have it through torch_models."""
+        name, _, key = method.partition("[")
+        if key:
+            return getattr(self.model, name)[key[1:-2]]  # type: ignore[no-any-return]
+        if not hasattr(self.model, method) and self.has(method):
+            self.calls[-1]["function"] = True
+            return partial(getattr(torch_models, method), self.model)
+        return getattr(self.model, method)  # type: ignore[no-any-return]
+
+    def _look_for_changes(self, method: str, arguments: tuple[Any, ...], own: list[Any]) -> None:
+        """Notes arrays that the call was given and changed."""
+        for argument, array in zip(arguments, own, strict=True):
+            if isinstance(argument, np.ndarray) and not np.array_equal(self.arrays.widen(array), argument):
+                self.changed.append(f"the {'mask or ' if argument.max(initial=0) < 2 else ''}ids given to {method}")
 
     def _own(self, argument: Any) -> Any:
         if isinstance(argument, _State):
             return argument.state
+        if isinstance(argument, list):
+            return [self._own(one) for one in argument]
+        if isinstance(argument, dict):
+            return {name: self.arrays.make(x, self.profile["dtypes"][0]) for name, x in argument.items()}
         return self.arrays.make(argument, "int64") if isinstance(argument, np.ndarray) else argument
 
     def _widened(self, out: Array, ids: Ids) -> FloatArray:
@@ -102,6 +227,7 @@ class TranslatorSubject(ModelSubject):
     def __init__(self, name: str, model: Any, arrays: Arrays, profile: Profile) -> None:
         super().__init__(name, model, arrays, profile)
         self._low, self._high = profile.get("tokens", (0, self.vocab_size))
+        self.names = np.arange(self.vocab_size)  # of the words, for a model that has renamed them
 
     def logits(self, ids: Ids, mask: BoolArray | None = None) -> FloatArray:
         return self.translate(self._source(len(ids)), ids, None, mask)
@@ -121,11 +247,30 @@ class TranslatorSubject(ModelSubject):
         memory = _State(self._call("encode", source, *real), self._number())
         return _State(self._call("start", memory, *real), self._number())
 
+    def start_in(self, cache: str, batch: int) -> Any:
+        memory = _State(self._call("encode", self._source(batch)), self._number())
+        return _State(self._call(f"caches[{cache!r}]", memory), self._number())
+
     def native(self, ids: Ids) -> Array:
         return self._call("logits", self._source(len(ids)), ids)
 
+    def _before(self, ids: Ids) -> tuple[Any, ...]:
+        return (self._source(len(ids)),)
+
+    def _masks(self, mask: BoolArray | None) -> tuple[Any, ...]:
+        return () if mask is None else (None, *self._real(mask))
+
+    def renamed(self, permutation: Ids) -> Self:
+        other = super().renamed(permutation)
+        other.names = permutation[self.names]
+        return other
+
     def _source(self, rows: int) -> Ids:
-        return np.repeat(self._low + np.arange(1, 6)[None] % (self._high - self._low), rows, axis=0)
+        return np.repeat(self.names[self._low + np.arange(1, 6)[None] % (self._high - self._low)], rows, axis=0)
+
+
+def shown(found: object) -> str:
+    return f"{type(found).__name__} {found!r:.40}"
 
 
 class _State:
@@ -136,77 +281,3 @@ class _State:
 
     def __str__(self) -> str:
         return f"state{self.number}"
-
-
-SUBJECTS = {"lm": ModelSubject, "seq2seq": TranslatorSubject}
-
-
-def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> ModelSubject:
-    """The model as a subject with its profile: what it offers is found by asking for it once.
-
-    Errors: those of FAILED, if it cannot read five tokens.
-    """
-    low, high = getattr(loaded.function, "tokens", (0, int(loaded.function.vocab_size)))  # type: ignore[attr-defined]  # ids without a meaning of their own
-    settings = {"tokens": Setting((low, high), "inferred"), "kind": Setting(loaded.kind, "inferred")} | settings
-    subject = SUBJECTS[loaded.kind](loaded.name, loaded.function, arrays, Profile(settings))
-    ids = low + np.arange(5)[None] % (high - low)
-    subject.logits(ids)
-    dtype = arrays.dtype_of(subject.native(ids))
-    offers = _Offers(subject, dict(getattr(loaded.function, "lacks", {})))
-    two = np.concatenate([ids, ids[:, ::-1]])
-    some = np.array([[True, True, True, True, False], [True] * 5])
-
-    def read(*counts: int) -> Any:
-        """A state that nothing has used up."""
-        state = subject.start(1)
-        for count in counts:
-            _, state = subject.extend(ids[:, :count], state)
-        return state
-
-    offers("batch", lambda: subject.logits(two))
-    if offers("padding", lambda: subject.logits(two, some)):
-        offers("left-padding", lambda: subject.logits(two, some[:, ::-1]))
-        offers("padding-between", lambda: subject.logits(two, some[:, [0, 1, 4, 2, 3]]))
-    if offers("cache", lambda: read(1, 1), "start"):
-        offers("chunks", lambda: read(2, 3))
-        offers("cached-padding", lambda: subject.extend(two, subject.extend(two, subject.start(2), some)[1], some))
-        offers("reorder", lambda: subject.reorder(read(3), np.array([0])), "reorder")
-        offers("crop", lambda: subject.crop(read(3), 2), "crop")
-        offers("fork", lambda: subject.fork(read(3)), "fork")
-        if 0 < subject.max_length <= LIMIT:
-            offers.features["overflow"] = None
-    if isinstance(subject, TranslatorSubject) and "batch" in offers.features:
-        _probe_source(subject, offers, two, some)
-    missing: dict[str, str | None] = dict.fromkeys(FEATURES, "not offered")
-    found = {"dtypes": Setting((dtype,), "inferred")}
-    subject.profile = Profile(found | settings, missing | offers.features)
-    subject.observations.clear()
-    return subject
-
-
-def _probe_source(subject: TranslatorSubject, offers: _Offers, two: Ids, some: BoolArray) -> None:
-    """Which padding of sources is offered."""
-    if offers("source-padding", lambda: subject.translate(two, two, some)):
-        offers("left-source-padding", lambda: subject.translate(two, two, some[:, ::-1]))
-        offers("source-padding-between", lambda: subject.translate(two, two, some[:, [0, 1, 4, 2, 3]]))
-
-
-class _Offers:
-    """Asks for one feature after another, and keeps why it is not offered."""
-
-    def __init__(self, subject: ModelSubject, lacks: dict[str, str]) -> None:
-        self.subject, self.lacks = subject, lacks
-        self.features: dict[str, str | None] = {}
-
-    def __call__(self, feature: str, ask: Callable[[], object], method: str = "logits") -> bool:
-        if feature in self.lacks:
-            self.features[feature] = f"exempt: {self.lacks[feature]}"
-        elif not hasattr(self.subject.model, method):
-            self.features[feature] = f"not offered: no method {method}"
-        else:
-            try:
-                ask()
-                self.features[feature] = None
-            except FAILED as error:
-                self.features[feature] = f"refuses: {str(error).partition(': ')[2] or error}"
-        return self.features[feature] is None

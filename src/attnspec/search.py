@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -243,6 +244,7 @@ class _Run:
         given, profile = self.claim.given, self.subject.profile
         assert given is not None
         wanted = self.budget.examples if self._is_widest(dtype) else self.budget.others
+        wanted = math.ceil(given.share * wanted)
         examples = wanted if given.draws is None else min(wanted, given.draws)
         own = int.from_bytes(hashlib.sha256(f"{seed}/{self.claim.id}/{dtype}".encode()).digest()[:8], "big")
         if not self.budget.target:

@@ -2,7 +2,8 @@
 
 The worker is forked. It imports the target, and so whatever heavy library the target needs; if it dies, this process imports
 that library once before it forks the next worker, so that a subject that keeps crashing does not pay for it again and again.
-That serves torch alone: a process that has imported a library with threads of its own, such as JAX, must not be forked. Where
+That serves torch, and what an adapter preloads: a process that has imported a library with threads of its own, such as JAX,
+must not be forked. Where
 this process has imported one, for its own sake, the worker is spawned instead.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, Self, TypeVar
 
 import pebble
 
+from attnspec.adapters import adapters
 from attnspec.auditor import Unit, _named, run_unit
 from attnspec.conventions import Subject, subject_of, subject_under
 from attnspec.errors import CannotRun
@@ -77,6 +79,9 @@ class Worker:
         self._target, self._options = target, dict(options)
         self._usual, self._patience = seconds, PATIENCE if patient else 1
         self._seconds = seconds * self._patience
+        adapter = adapters().get(target.partition(":")[0])
+        if adapter is not None and adapter.preload is not None:
+            adapter.preload()
         self._pool = _pool()
         self._profile: Profile | None = None
         self._heavy: list[str] = []

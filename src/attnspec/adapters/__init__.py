@@ -91,7 +91,7 @@ class Adapter:
 
     `arrays(device)` speaks to its arrays on a device; `targets` maps each name after the prefix to a one-line description;
     `load(name, options)` returns the object and what is declared of it; `owned` maps an object of the library to the target
-    name that stands for it.
+    name that stands for it; `preload()` imports what takes long, in the process that forks workers, so that they share it.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Adapter:
     load: Callable[[str, Mapping[str, Any]], tuple[Callable[..., Any], dict[str, Any]]] | None = None
     owned: Callable[[object], str | None] = lambda _: None
     expression: Callable[[str, Mapping[str, Any]], tuple[str, str]] | None = None
+    preload: Callable[[], None] | None = None
 
 
 @cache

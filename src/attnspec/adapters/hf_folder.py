@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attnspec.adapters import Adapter
-from attnspec.adapters.hf_tiny import OWN, AnyName, chosen
+from attnspec.adapters.hf_tiny import OWN, AnyName, chosen, preload
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -24,4 +24,4 @@ def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     return "from attnspec.hugging_face.build import folder", f"folder({name!r}{asked})"
 
 
-ADAPTER = Adapter(name="hf", targets=AnyName("FOLDER"), options=OWN, load=_load, expression=_expression)
+ADAPTER = Adapter(name="hf", targets=AnyName("FOLDER"), options=OWN, load=_load, expression=_expression, preload=preload)

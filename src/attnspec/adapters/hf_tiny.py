@@ -58,4 +58,18 @@ def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-ADAPTER = Adapter(name="hf-tiny", targets=AnyName("TYPE_OR_CLASS"), options=OWN, load=_load, expression=_expression)
+def preload() -> None:
+    """Imports the library without any model: in_float64 must come before those. Errors: UsageError if it is not installed."""
+    from attnspec.hugging_face.float64 import preload
+
+    preload()
+
+
+ADAPTER = Adapter(
+    name="hf-tiny",
+    targets=AnyName("TYPE_OR_CLASS"),
+    options=OWN,
+    load=_load,
+    expression=_expression,
+    preload=preload,
+)

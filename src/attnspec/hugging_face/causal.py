@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnspec.errors import UsageError
 from attnspec.hugging_face.exemptions import lacking
+from attnspec.hugging_face.offers import ROOM, Offers
 from attnspec.hugging_face.offline import data, library
 from attnspec.hugging_face.shrink import plain_ids, special_ids
 
@@ -41,7 +42,7 @@ class CausalState:
         return self.mask.sum(1)
 
 
-class CausalModel:
+class CausalModel(Offers):
     """logits, start, extend, and reorder, crop, fork as far as the cache has them; `lacks` says why what is missing is.
 
         extend:  logits of ids after the past; positions count real tokens and are passed if `forward` takes them
@@ -60,11 +61,13 @@ class CausalModel:
     reorder: Callable[[CausalState, Tensor], CausalState]
     start: Callable[[int], CausalState]
     extend: Callable[..., tuple[Tensor, CausalState]]
+    side, attentions_name = "", "attentions"
 
     def __init__(self, model: Any, *, recording: bool = False) -> None:
         import torch
 
         self.model, self.recording = model, recording
+        self.caches: dict[str, Callable[[int], CausalState]] = {}
         self.config = model.config.get_text_config(decoder=True)
         self.lacks = lacking(model.config, library().__version__)
         self.special_ids = special_ids(self.config)
@@ -88,10 +91,17 @@ class CausalModel:
 
     def logits(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """[B,T] -> [B,T,V] in one call, without a cache."""
+        return self._logits((ids, attention_mask))
+
+    def inputs(self, ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
         state = CausalState(None, self._real(ids, None)[:, :0])
         mask = self._real(ids, attention_mask)
         self._check(mask, state)
-        return self._forward(ids, **self._hidden(mask, state), use_cache=False).logits  # type: ignore[no-any-return]
+        return {"input_ids": ids} | self._hidden(mask, state)
+
+    def around(self, model: Any) -> CausalModel:
+        """Another model of the library under the same protocol."""
+        return CausalModel(model, recording=self.recording)
 
     def _start(self, batch: int) -> CausalState:
         import torch
@@ -138,6 +148,18 @@ class CausalModel:
             cache.crop(-gone)  # a positive number is refused: it meant something else once
         return CausalState(cache, mask, before, floor)
 
+    def _caches(self) -> dict[str, Callable[[int], CausalState]]:
+        """Other kinds of caches: one of a fixed size, and one that keeps all tokens, also behind a window."""
+
+        def begun(make: Callable[[], Any]) -> Callable[[int], CausalState]:
+            return lambda batch: replace(self._start(batch), cache=make())
+
+        room = min(ROOM, self.max_length)
+        return {
+            "StaticCache": begun(lambda: library().StaticCache(config=self.model.config, max_cache_len=room)),
+            "DynamicCache": begun(lambda: library().DynamicCache()),
+        }
+
     def _fork(self, state: CausalState) -> CausalState:
         return copy.deepcopy(state)
 
@@ -149,6 +171,8 @@ class CausalModel:
             return
         cache = getattr(out, self.cache_name)
         self.start, self.extend, self.fork = self._start, self._extend, self._fork
+        if self.cache_name == "past_key_values" and isinstance(cache, library().DynamicCache):
+            self.caches = self._caches()
         if hasattr(cache, "reorder_cache"):
             self.reorder = self._reorder
         else:
@@ -194,10 +218,7 @@ class CausalModel:
         return found
 
     def _forward(self, ids: Tensor, **arguments: Any) -> Any:
-        import torch
-
-        with torch.no_grad():
-            return self.model(input_ids=ids, **arguments, return_dict=True)
+        return self.model(input_ids=ids, **arguments, return_dict=True)
 
     def _asked(self, ids: Tensor, logits: Tensor) -> int | None:
         """The number of the first position, asked of the model: 0, or behind the id of padding; None if none is taken."""

@@ -36,11 +36,19 @@ def in_float64() -> None:
     library()
     if early := models_imported():
         raise RuntimeError(f"{early[0]} is imported already; call in_float64() first, in a process of its own")
-    for module in LIBRARY:
-        importlib.import_module(module)
+    preload()
     torch.set_default_dtype(torch.float64)
     torch.float32 = torch.float = torch.float64
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+
+
+def preload() -> None:
+    """Imports the library and none of its models. Errors: UsageError if it is not installed."""
+    from attnspec.hugging_face.offline import library
+
+    library()
+    for module in LIBRARY:
+        importlib.import_module(module)
 
 
 def models_imported() -> list[str]:

@@ -19,6 +19,9 @@ def library() -> Any:
     # The variables are read once, when the hub's client is imported: somebody may have done that before.
     hub: Any = importlib.import_module("huggingface_hub.constants")
     hub.HF_HUB_OFFLINE = True
+    said: Any = importlib.import_module("transformers.utils.logging")
+    said.set_verbosity_error()  # an audit makes and calls hundreds of models: bars and hints would hide its own words
+    said.disable_progress_bar()
     return transformers
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnspec.hugging_face.causal import PROBE, cache_of, longest
 from attnspec.hugging_face.exemptions import lacking
+from attnspec.hugging_face.offers import ROOM, Offers
 from attnspec.hugging_face.offline import data, library
 from attnspec.hugging_face.shrink import plain_ids, special_ids
 
@@ -36,7 +37,7 @@ class Seq2SeqState:
         return self.mask.sum(1)
 
 
-class Seq2SeqModel:
+class Seq2SeqModel(Offers):
     """encode, logits, start, extend, and reorder, fork as far as the cache has them; `lacks` says why what is missing is.
 
     Positions of the target are passed if `forward` takes `decoder_position_ids`: `position_ids` are those of the source.
@@ -45,6 +46,7 @@ class Seq2SeqModel:
     Errors:  ValueError for more than max_length real tokens in a target, or max_source_length in a source.
     """
 
+    side, attentions_name = "decoder_", "decoder_attentions"
     fork: Callable[[Seq2SeqState], Seq2SeqState]
     reorder: Callable[[Seq2SeqState, Tensor], Seq2SeqState]
 
@@ -71,28 +73,35 @@ class Seq2SeqModel:
         else:
             self.lacks["reorder"] = "the cache has no reorder_cache"
         self.fork = copy.deepcopy
+        self.caches = {"StaticCache": self._start_static}
         self.lacks["crop"] = "not in the protocol of translators"
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """[B,S] -> memory [B,S,M]."""
-        import torch
-
         self._check(_real(source, source_mask), self.max_source_length)
-        with torch.no_grad():
-            out = self.model.get_encoder()(input_ids=source, **_masked("attention_mask", source_mask), return_dict=True)
+        out = self.model.get_encoder()(input_ids=source, **_masked("attention_mask", source_mask), return_dict=True)
         return out.last_hidden_state  # type: ignore[no-any-return]
 
     def logits(
         self, source: Tensor, target: Tensor, source_mask: Tensor | None = None, target_mask: Tensor | None = None
     ) -> Tensor:
         """[B,S], [B,T] -> [B,T,V] in one call, without a cache; row t reads target[:, :t+1] and the whole source."""
+        return self._logits((source, target, source_mask, target_mask))
+
+    def inputs(
+        self, source: Tensor, target: Tensor, source_mask: Tensor | None = None, target_mask: Tensor | None = None
+    ) -> dict[str, Any]:
         real = _real(target, target_mask)
         self._check(real, self.max_length)
         self._check(_real(source, source_mask), self.max_source_length)
         masks = (
             _masked("attention_mask", source_mask) | _masked("decoder_attention_mask", real) | self._places(real, real[:, :0])
         )
-        return self._forward(input_ids=source, decoder_input_ids=target, **masks, use_cache=False).logits  # type: ignore[no-any-return]
+        return {"input_ids": source, "decoder_input_ids": target} | masks
+
+    def around(self, model: Any) -> Seq2SeqModel:
+        """Another model of the library under the same protocol."""
+        return Seq2SeqModel(model)
 
     def start(self, memory: Tensor, source_mask: Tensor | None = None) -> Seq2SeqState:
         import torch
@@ -114,6 +123,13 @@ class Seq2SeqModel:
         out = self._forward(encoder_outputs=outputs, decoder_input_ids=target, **masks, **given, use_cache=True)
         return out.logits, replace(state, cache=getattr(out, self.cache_name), mask=both)
 
+    def _start_static(self, memory: Tensor, source_mask: Tensor | None = None) -> Seq2SeqState:
+        """A state whose cache of the decoder's own words has a fixed size."""
+        transformers, room = library(), min(ROOM, self.max_length)
+        own = transformers.StaticCache(config=self.config, max_cache_len=room)
+        cache = transformers.EncoderDecoderCache(own, transformers.DynamicCache(config=self.config))
+        return replace(self.start(memory, source_mask), cache=cache)
+
     def _reorder(self, state: Seq2SeqState, index: Tensor) -> Seq2SeqState:
         cache = copy.deepcopy(state.cache)  # the library reorders in place, and the protocol leaves the state as it was
         if cache is not None:
@@ -131,10 +147,7 @@ class Seq2SeqModel:
             raise ValueError(f"length={length}: a row has at most {most} real tokens; start anew with less")
 
     def _forward(self, **arguments: Any) -> Any:
-        import torch
-
-        with torch.no_grad():
-            return self.model(**arguments, return_dict=True)
+        return self.model(**arguments, return_dict=True)
 
 
 def _real(ids: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,0 +1,190 @@
+"""Claims on what must not matter to the logits of a language model: the route, the kind of cache, what lies around a call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attnspec.properties.case import Case
+from attnspec.properties.claim import Source, claim
+from attnspec.properties.compare import alike, none_of
+from attnspec.properties.models import LanguageModel
+from attnspec.properties.programs import SIDES, Programs
+from attnspec.properties.sessions import Session, real_tokens, tokens
+
+OFFERED = Source("docs/conventions.md", "models")
+
+
+@claim(
+    "robust.routes-agree",
+    level="must",
+    handle="IV10",
+    idea="I28",
+    source=OFFERED,
+    of="lm",
+    needs=("routes",),
+    given=Programs(rows=(2, 1, 3), tokens=(12, 7, 1, 17)),
+    within="calibrated",
+    mutants=(),
+)
+def every_route_gives_the_same_logits(model: LanguageModel, case: Case) -> None:
+    """Every way to the logits that a model offers gives the same: another kernel, with a cache, with positions stated."""
+    dtype, ids = model.profile["dtypes"][0], tokens(model, case, "ids", case.sizes.B, case.sizes.T)
+    plain = model.logits(ids)
+    for route in model.profile["routes"]:
+        alike(model.by_route(route, ids), plain, dtype, f"logits by the route {route!r}", change=plain)
+
+
+@claim(
+    "mask.routes-agree-on-padding",
+    level="must",
+    handle="MK16",
+    idea="I25",
+    source=OFFERED,
+    of="lm",
+    needs=("routes", "padding", "left-padding", "batch"),  # what stands behind a token shows nothing
+    given=Programs(sides=SIDES, rows=(3, 4), tokens=(12, 7, 21)),
+    within="calibrated",
+    mutants=(),
+)
+def every_route_sees_the_same_padding(model: LanguageModel, case: Case) -> None:
+    """Beside padding, every way to the logits that a model offers gives the same for the real tokens."""
+    dtype, B, T = model.profile["dtypes"][0], case.sizes.B, case.sizes.T
+    ids, real = tokens(model, case, "ids", B, T), real_tokens(case, "ids", B, T)
+    plain, as_words = model.logits(ids, real)[real], model.logits(ids)[real]
+    for route in model.profile["routes"]:
+        got = model.by_route(route, ids, real)[real]
+        alike(got, plain, dtype, f"logits of real tokens by the route {route!r}", change=as_words - plain)
+
+
+@claim(
+    "cache.kinds-agree",
+    level="must",
+    handle="CA7",
+    idea="I28",
+    source=OFFERED,
+    of="lm",
+    needs=("cache", "caches", "chunks"),
+    given=Programs(
+        ("append", "begin", "other"),
+        (
+            (("append", 5), *(("append", 1),) * 6),
+            (("append", 3), ("append", 4), ("append", 1), ("append", 4)),
+            (("append", 4), ("begin", 3), ("other", 1), ("other", 1), ("append", 1)),
+            (("append", 17), ("append", 2)),
+        ),
+    ),
+    within="calibrated",
+    mutants=(),
+)
+def every_kind_of_cache_is_at_once(model: LanguageModel, case: Case) -> None:
+    """In every kind of cache that a model offers, tokens in several calls give the logits of reading all at once."""
+    _kinds_as_at_once(model, case)
+
+
+def _kinds_as_at_once(model: LanguageModel, case: Case) -> None:
+    """Plays the program in every kind of cache; every logit is that of reading all tokens so far at once."""
+    dtype = model.profile["dtypes"][0]
+    for kind in model.profile["caches"]:
+        for heard in Session(model, case, kind).play():
+            what = f"{heard.what} in the cache {kind!r}"
+            alike(heard.got, heard.want, dtype, what, change=heard.alone - heard.want)
+
+
+@claim(
+    "cache.kinds-reorder",
+    level="must",
+    handle="CA5",
+    idea="I28",
+    source=OFFERED,
+    of="lm",
+    needs=("cache", "caches", "batch", "reordered-caches"),
+    given=Programs(
+        ("append", "reorder"),
+        (
+            (("append", 3), ("reorder", 2), ("append", 1), ("append", 1)),
+            (("append", 1), ("reorder", 1), ("append", 1), ("reorder", 3), ("append", 1)),
+        ),
+        rows=(2, 3),
+    ),
+    within="calibrated",
+    mutants=(),
+)
+def every_kind_of_cache_is_reordered(model: LanguageModel, case: Case) -> None:
+    """In every kind of cache that a model offers, rows that were chosen, repeated or left out go on from what they read."""
+    _kinds_as_at_once(model, case)
+
+
+@claim(
+    "cache.kinds-are-filled",
+    level="must",
+    handle="CA7",
+    idea="I28",
+    source=OFFERED,
+    of="lm",
+    needs=("cache", "caches", "chunks", "overflow"),
+    given=Programs(rows=(1, 2), tokens=(7, 5), draws=0),
+    within="calibrated",
+    mutants=(),
+)
+def every_kind_of_cache_has_room(model: LanguageModel, case: Case) -> None:
+    """Every kind of cache that a model offers holds max_length tokens."""
+    dtype, B, T, most = model.profile["dtypes"][0], case.sizes.B, case.sizes.T, model.max_length
+    ids = tokens(model, case, "ids", B if model.profile.offers("batch") else 1, most)
+    want = model.logits(ids)
+    for kind in model.profile["caches"]:
+        state = model.start_in(kind, len(ids))
+        for at in range(0, most, T):
+            got, state = model.extend(ids[:, at : at + T], state)
+        last = want[:, at:]
+        alike(got, last, dtype, f"logits of the last tokens of a full cache {kind!r}", change=want[:, at - 1 : -1] - last)
+
+
+@claim(
+    "robust.surroundings-of-models",
+    level="must",
+    handle="IV9",
+    idea="I28",
+    source=Source("docs/conventions.md", "surroundings"),
+    of="lm",
+    given=Programs(rows=(2, 1), tokens=(7, 12), draws=0),
+    within="calibrated",
+    mutants=(),
+)
+def surroundings_of_a_model_do_not_matter(model: LanguageModel, case: Case) -> None:
+    """The random state, gradient mode and number of threads do not matter to logits, and no call changes them."""
+    dtype, ids = model.profile["dtypes"][0], tokens(model, case, "ids", case.sizes.B, case.sizes.T)
+    plain = model.logits(ids)
+    for around in model.profile["surroundings"]:
+        got, altered = model.surrounded(around, ids)
+        none_of(altered, f"surroundings that a call altered ({around})")
+        alike(got, plain, dtype, f"logits in other surroundings ({around})", change=plain)
+
+
+@claim(
+    "robust.ids-unchanged",
+    level="must",
+    handle="IV6",
+    idea="I28",
+    source=Source("array API standard", "design topics: copies and mutation"),
+    of="lm",
+    given=Programs(rows=(2, 1), tokens=(7, 3)),
+    within="exact",
+    mutants=(),
+)
+def what_a_call_is_given_stays(model: LanguageModel, case: Case) -> None:
+    """The ids and masks that a model is given are as they were after every call."""
+    B, T = case.sizes.B, case.sizes.T
+    ids, more = tokens(model, case, "ids", B, T), tokens(model, case, "more", B, 2)
+    real = np.ones((B, T), dtype=bool)
+    real[:, T // 2 :] = False
+    real[0] = True
+    model.altered()  # of the calls before this case
+    model.logits(ids)
+    if model.profile.offers("padding"):
+        model.logits(ids, real)
+    if model.profile.offers("cached-padding"):
+        _, state = model.extend(ids, model.start(B), real)
+        model.extend(more, state, np.ones((B, 2), dtype=bool))
+    elif model.profile.offers("cache") and model.profile.offers("chunks"):
+        model.extend(more, model.extend(ids, model.start(B))[1])
+    none_of(model.altered(), "what calls were given and altered")

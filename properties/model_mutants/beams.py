@@ -100,7 +100,7 @@ class AllStartEqual(Searching):
 @mutant(
     "beams.last_word_not_scored",
     imitates="the scores that are returned are those from before the last step",
-    source="https://github.com/huggingface/transformers/issues/46612",
+    source="https://github.com/OpenNMT/OpenNMT-py/issues/1844",
 )
 class LastWordNotScored(Searching):
     """log p of all words but the last; the words are right."""

@@ -149,7 +149,7 @@ class JitterOfTheRouter(Offering):
 
     def feed_forward(self, i: int, x: Tensor) -> Tensor:
         """A thousandth more or less."""
-        noise = torch.rand(x.shape[-1], generator=torch.Generator().set_state(torch.get_rng_state()))
+        noise = torch.rand(x.shape[-1], generator=torch.Generator().set_state(torch.get_rng_state()), dtype=torch.float64)
         return super().feed_forward(i, x * (1 + 1e-3 * noise.to(x.dtype)))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from attnspec.properties.model_mutants.offering import Offering
 from attnspec.properties.model_mutants.plain import Call, Layer
 from attnspec.properties.model_mutants.registry import mutant
+from attnspec.properties.model_mutants.slots import Memory
 
 # Reloaded
 
@@ -177,7 +178,7 @@ class WordZeroIsNothing(Offering):
     source="https://github.com/ahrefs/ocannl/issues/548",
 )
 class NarrowedBelowFloat16(Offering):
-    """In float16 padding that sees no real token is NaN, and all that comes after it; bfloat16 and float64 are right."""
+    """In float16 a row of nothing but padding is NaN; bfloat16 and float64 are right, and so is padding beside words."""
 
     def hide(self, s: Tensor, allowed: Tensor) -> Tensor:
         """Added."""
@@ -185,7 +186,7 @@ class NarrowedBelowFloat16(Offering):
         return s + low.to(s.dtype)
 
     def softmax(self, s: Tensor) -> Tensor:
-        """Without a thought of empty rows, as there are none."""
+        """Without a thought of empty rows, as there seem to be none."""
         weights = s.softmax(-1)
         if self.heard is not None:
             self.heard.append(weights)
@@ -216,6 +217,11 @@ class NarrowedNormDividesByZero(Offering):
 )
 class NarrowedEmptyRowsAreNan(Offering):
     """In 16 bits padding before the first word is NaN, and all that comes after it; on the right all is well."""
+
+    def visible(self, call: Call, keys: Memory) -> Tensor:
+        """At once a token sees no later column, so that padding in front sees nothing at all."""
+        allowed = super().visible(call, keys)
+        return allowed.tril() if allowed.shape[1] == allowed.shape[2] else allowed
 
     def softmax(self, s: Tensor) -> Tensor:
         """The plain one if narrow."""

@@ -125,17 +125,17 @@ class ColumnsTrimmedByTheFirstRow(Offering):
 
 
 @mutant(
-    "generate.word_two_ends_the_row",
+    "generate.word_one_ends_the_row",
     imitates="a default id for the end of a text, whether or not this vocabulary has one",
     source="huggingface.md: eos_token_id=None, so that generation never stops early",
 )
-class WordTwoEndsTheRow(Offering):
-    """After word 2 a row says nothing but word 0."""
+class WordOneEndsTheRow(Offering):
+    """After word 1 a row says nothing but word 0."""
 
     def generate(self, ids: Tensor, count: int, attention_mask: Tensor | None = None) -> Tensor:
         """Filled up."""
         words = super().generate(ids, count, attention_mask)
-        ended = (words == 2).cumsum(1) - (words == 2).long() > 0
+        ended = (words == 1).cumsum(1) - (words == 1).long() > 0
         return words.masked_fill(ended, 0)
 
 

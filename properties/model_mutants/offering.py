@@ -34,6 +34,7 @@ class Offering(Decoder):
     """The rotary decoder with all that is optional in the protocol."""
 
     kinds: Mapping[str, Grown] = MappingProxyType({"grown": Grown(), "static": Static()})  # the caches a state may ask for
+    in_use = "grown"  # the kind that a new state gets; another one while a state of that kind is read again
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class Offering(Decoder):
             return self.kept(super().start(batch), kind)
 
     def start(self, batch: int) -> State:
-        return self.begun(batch, "grown")
+        return self.begun(batch, self.in_use)
 
     def extend(self, ids: Tensor, state: State, attention_mask: Tensor | None = None) -> tuple[Tensor, State]:
         with self.in_cache(self.kind(state)):
@@ -102,11 +103,12 @@ class Offering(Decoder):
     @contextmanager
     def in_cache(self, kind: str) -> Iterator[None]:
         """Caches are of this kind inside the block."""
-        before, self.cache = self.cache, self.kinds[kind]
+        before = self.in_use, self.cache
+        self.in_use, self.cache = kind, self.kinds[kind]
         try:
             yield
         finally:
-            self.cache = before
+            self.in_use, self.cache = before
 
     def empty(self, i: int, B: int) -> Memory:
         dtype = self.weights["embedding"].dtype

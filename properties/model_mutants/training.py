@@ -193,7 +193,7 @@ class CheckpointCutsOffTheEmbedding(Offering):
 @mutant(
     "training.statistics_detached",
     imitates="the backward pass of a fused norm takes the statistics of each token for constants",
-    source="frameworks.md: gradient finite and equal on every path",
+    source="frameworks.md: option or path equivalence",
 )
 class StatisticsDetached(Offering):
     """Norms are right, their derivatives are not."""

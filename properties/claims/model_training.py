@@ -109,7 +109,7 @@ def gradients_of_rows_add_up(model: LanguageModel, case: Case) -> None:
     source=Source("doi:10.1137/1.9780898717761", "8.1, central differences"),
     of="lm",
     needs=("gradients", "nudged"),
-    given=Programs(rows=(2, 1), tokens=(7, 5), draws=2),
+    given=Programs(rows=(2, 1), tokens=(7, 13), draws=2),
     within="calibrated",
     mutants=(),
 )
@@ -159,7 +159,7 @@ def _slope(model: LanguageModel, ids: Ids, name: str, direction: FloatArray, h: 
     source=CHEN,
     of="lm",
     needs=("gradients", "checkpointing"),
-    given=Programs(rows=(2, 1), tokens=(7, 5), draws=2),
+    given=Programs(rows=(2, 1), tokens=(7, 13), draws=2),
     within="calibrated",
     mutants=(),
 )

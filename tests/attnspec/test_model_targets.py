@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import attnspec
-from attnspec.adapters.impl import MODELS
 from attnspec.conventions import subject_of
 from attnspec.errors import UsageError
 from attnspec.properties import model_variants
@@ -20,6 +19,7 @@ from attnspec.properties.claim import claims
 from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
+from attnspec.small_models import MODELS
 from attnspec.target import load
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

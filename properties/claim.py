@@ -131,7 +131,7 @@ class Claim:
     gradient_twin: GradientTwin | None = None
     of: Kind = "attention"
 
-    def about_a(self, kind: str) -> bool:
+    def applies_to(self, kind: str) -> bool:
         """Whether the claim is on subjects of this kind: a translator whose source stays the same is a language model."""
         return self.of == kind or (self.of == "lm" and kind == "seq2seq")
 

@@ -53,7 +53,7 @@ class Programs:
         features = OF_SOURCE if self.of_source else OF_SIDE
         return tuple(side for side in self.sides if profile.offers(features[side]))
 
-    def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, grow: int = 0) -> list[Case]:
+    def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, extra_size: int = 0) -> list[Case]:
         """Every schedule, every number of tokens, every side of padding once."""
         made = []
         if self.ops and not self.schedules:
@@ -61,10 +61,10 @@ class Programs:
         programs, sides = self.schedules or ((),), self._sides(profile)
         for i in range(max(len(programs), len(self.tokens), len(self.sides))):
             rows = self.rows[i % len(self.rows)] if profile.offers("batch") else 1
-            tokens = self.tokens[i % len(self.tokens)] + grow
+            tokens = self.tokens[i % len(self.tokens)] + extra_size
             side = sides[i % len(sides)] if sides else None
             schedule = programs[i % len(programs)]
-            schedule = tuple((op, n + grow if op == "append" and n > 1 else n) for op, n in schedule)
+            schedule = tuple((op, n + extra_size if op == "append" and n > 1 else n) for op, n in schedule)
             made.append(_case(claim, dtype, rows, tokens, schedule, side, i, repeated=False))
         return [case for case in made if admissible(case, profile)][: 3 if brief else None]
 

@@ -55,7 +55,7 @@ class Budget:
     # was violated by someone and so has power, and in the kill matrix only violations count.
     enough: int | None = None
     brief: bool = False  # whether dtypes but the widest have few fixed cases
-    grow: int = 0  # how much larger the fixed cases are than in an audit
+    extra_size: int = 0  # how much larger the fixed cases are than in an audit
     fixed: bool = True  # whether the fixed cases are tried, which are the same at every seed
 
 
@@ -71,7 +71,7 @@ BUDGETS = {
     "kill": Budget("kill", 8, 2, 9, 60.0, shrink=False, enough=0, brief=True),
     # What quick finds at sizes that the mutants were not written for.
     **{
-        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=0, brief=True, grow=n)
+        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=0, brief=True, extra_size=n)
         for n in (1, 2, 3)
     },
 }
@@ -157,7 +157,7 @@ class _Run:
             return []
         brief, given = self.budget.brief and not self._is_widest(dtype), self.claim.given
         fixed = given.fixed if isinstance(given, Programs) else partial(showcases, given)
-        return fixed(self.claim.id, self.subject.profile, dtype, brief=brief, grow=self.budget.grow)
+        return fixed(self.claim.id, self.subject.profile, dtype, brief=brief, extra_size=self.budget.extra_size)
 
     def _is_widest(self, dtype: str) -> bool:
         return dtype == self.claim.dtypes_of(self.subject.profile.get("dtypes", (dtype,)))[0]

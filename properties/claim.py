@@ -19,8 +19,7 @@ from attnspec.properties.verdict import Level
 
 if TYPE_CHECKING:
     from attnspec.properties.case import Case
-    from attnspec.properties.programs import Programs
-    from attnspec.properties.strategies import Cases
+    from attnspec.properties.given import Given
     from attnspec.properties.subject import Profile
     from attnspec.properties.twins import GradientTwin, Twin
 
@@ -119,7 +118,7 @@ class Claim:
     idea: str
     source: Source
     needs: tuple[str, ...]
-    given: Cases | Programs | None
+    given: Given | None
     within: Allowed
     mutants: tuple[str, ...]
     body: Body
@@ -205,7 +204,7 @@ def claim(
     idea: str,
     source: Source,
     within: Allowed,
-    given: Cases | Programs | None = None,
+    given: Given | None = None,
     needs: tuple[str, ...] = (),
     mutants: tuple[str, ...] = (),
     promoted_by: str | None = None,

@@ -9,13 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from attnspec.properties.case import Case, Mask, MaskPattern, Sizes, Values
+from attnspec.properties.given import Choice, Diagnosis, Variation
 from attnspec.properties.subject import Profile
+
+if TYPE_CHECKING:
+    from attnspec.properties.claim import Claim
 
 Step = tuple[str, int]
 Op = Literal["append", "ragged", "reorder", "crop", "fork", "begin", "other", "restart"]
@@ -43,6 +47,8 @@ class Programs:
     draws: int | None = None
     repeated: bool = True  # whether tokens may occur twice in a row
     of_source: bool = False  # whether the padding is that of a translator's source
+    diagnoses: tuple[Diagnosis, ...] = ()
+    own_dtype: ClassVar[bool] = True
 
     def needs(self, profile: Profile) -> Iterator[str]:
         """Features without which there is no case."""
@@ -99,6 +105,28 @@ class Programs:
     def simpler(self, case: Case, profile: Profile) -> Iterator[Case]:
         """The case with one thing less, as far as the subject admits it: a step, a token, a row; then other tokens."""
         yield from (one for one in _simpler(case) if admissible(one, profile))
+
+    def variations(self, case: Case, profile: Profile) -> Iterator[Variation]:
+        """None: the steps of a minimal program say what its failure needs."""
+        del case, profile
+        return iter(())
+
+    def present(self, case: Case) -> set[str]:
+        """The steps that the program has."""
+        return {op for op, _ in case.schedule or ()}
+
+    def choice(self, part: str) -> Choice | None:
+        """Whether a program may have the step."""
+        return "drawn" if part in self.ops else "never"
+
+    def explained_by(self, root: Claim, present: set[str], pinned: set[str]) -> bool:
+        """One that kept steps is explained by a claim whose programs may have all of them."""
+        del pinned
+        return bool(present) and root.given is not None and all(root.given.choice(op) == "drawn" for op in present)
+
+    def hinges_on(self, root: Claim, case: Case) -> bool:
+        """Whether the root's programs are made of the steps that the minimal program kept."""
+        return self.explained_by(root, self.present(case), set())
 
 
 def _simpler(case: Case) -> Iterator[Case]:

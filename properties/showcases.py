@@ -6,24 +6,26 @@ Whatever the seed, a run has looked at these; what Hypothesis draws comes on top
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Plant, Sizes, Values
-from attnspec.properties.fitting import fitted
-from attnspec.properties.showcases_pairs import covering
-from attnspec.properties.strategies import (
+from attnspec.properties.admitted import (
     SCORE_KINDS,
     STORAGES,
     VALUE_KINDS,
     Axis,
-    Cases,
     empty_rows,
     enough_keys,
     mask_axes,
     zero_axes,
     zero_rows,
 )
+from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Plant, Sizes, Values
+from attnspec.properties.fitting import fitted
+from attnspec.properties.showcases_pairs import covering
 from attnspec.properties.subject import Profile
+
+if TYPE_CHECKING:
+    from attnspec.properties.strategies import Cases
 
 EDGES = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)  # around the block sizes of real kernels
 # Each of the other sizes beyond what is drawn, and past the widths that kernels are written for.

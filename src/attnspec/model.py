@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,11 @@ class ModelSubject:
     def native(self, ids: Ids) -> Array:
         """The logits as the model gives them."""
         return self._call("logits", ids)
+
+    def repeats(self, calls: Iterable[Mapping[str, Any]]) -> bool:
+        """True: a model that answers otherwise each time has a claim of its own."""
+        del calls
+        return True
 
     def _number(self) -> int:
         return len(self.calls)

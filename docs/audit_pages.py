@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 def matrix_page() -> str:
     """The kill matrix: mutants by claims, then each mutant's story."""
     committed = matrix.read()
-    rows, only_in_ci, again = committed["killed_by"], committed["only_in_ci"], committed["again"]
-    in_ci = {m: again[m]["ci"] for m in rows}
+    rows, only_in_ci, confirmed = committed["killed_by"], committed["only_in_ci"], committed["confirmed_by"]
+    in_ci = {m: confirmed[m]["ci"] for m in rows}
     columns = [c for c in claims() if any(c in row for row in rows.values())]
     distinct = {tuple(row) for row in rows.values() if row}
     blind = [m for m in rows if m not in matrix.NOT_BLIND]
     survivors = [m for m, row in rows.items() if not row and not in_ci[m]]
-    everywhere = sum(None not in found.values() for found in again.values())
+    everywhere = sum(None not in found.values() for found in confirmed.values())
     lines = [
         "# Kill matrix\n",
         f"{len(rows)} planted defects, {_share(rows, rows)} caught in a quick audit with {len(distinct)} different patterns "
         f"of violated claims, {_share(rows, in_ci)} in a ci audit. {len(blind)} were written by authors who had "
         f"not read the claims: {_share(blind, rows)} caught in quick, {_share(blind, in_ci)} in ci. "
-        f"{everywhere} are caught in ci and at each of {len(matrix.AGAIN) - 1} other seeds and sizes.\n",
+        f"{everywhere} are caught in ci and at each of {len(matrix.CONFIRMING_PROFILES) - 1} other seeds and sizes.\n",
         "Each claim is a column, in the order of the list; `x` marks a violation in a quick audit.\n",
         "\n".join(f"{i}. `{c}`" for i, c in enumerate(columns, start=1)),
         "",

@@ -19,8 +19,7 @@ from attnspec.properties.verdict import Level
 
 if TYPE_CHECKING:
     from attnspec.properties.case import Case
-    from attnspec.properties.programs import Programs
-    from attnspec.properties.strategies import Cases
+    from attnspec.properties.given import Given
     from attnspec.properties.subject import Profile
     from attnspec.properties.twins import GradientTwin, Twin
 
@@ -123,7 +122,7 @@ class Claim:
     idea: str
     source: Source
     needs: tuple[str, ...]
-    given: Cases | Programs | None
+    given: Given | None
     within: Allowed
     mutants: tuple[str, ...]
     body: Body
@@ -135,7 +134,7 @@ class Claim:
     gradient_twin: GradientTwin | None = None
     of: Kind = "attention"
 
-    def about_a(self, kind: str) -> bool:
+    def applies_to(self, kind: str) -> bool:
         """Whether the claim is on subjects of this kind: a translator whose source stays the same is a language model."""
         return self.of == kind or (self.of == "lm" and kind == "seq2seq")
 
@@ -209,7 +208,7 @@ def claim(
     idea: str,
     source: Source,
     within: Allowed,
-    given: Cases | Programs | None = None,
+    given: Given | None = None,
     needs: tuple[str, ...] = (),
     mutants: tuple[str, ...] = (),
     promoted_by: str | None = None,

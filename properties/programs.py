@@ -9,13 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from attnspec.properties.case import Case, Mask, MaskPattern, Sizes, Values
+from attnspec.properties.given import Choice, Diagnosis, Variation
 from attnspec.properties.subject import Profile
+
+if TYPE_CHECKING:
+    from attnspec.properties.claim import Claim
 
 Step = tuple[str, int]
 Op = Literal["append", "ragged", "reorder", "crop", "fork", "begin", "other", "restart"]
@@ -44,6 +48,8 @@ class Programs:
     share: float = 0.35  # of the cases that a profile draws for a claim: a case of a model is many calls
     repeated: bool = True  # whether tokens may occur twice in a row
     of_source: bool = False  # whether the padding is that of a translator's source
+    diagnoses: tuple[Diagnosis, ...] = ()
+    own_dtype: ClassVar[bool] = True
 
     def needs(self, profile: Profile) -> Iterator[str]:
         """Features without which there is no case."""
@@ -54,7 +60,7 @@ class Programs:
         features = OF_SOURCE if self.of_source else OF_SIDE
         return tuple(side for side in self.sides if profile.offers(features[side]))
 
-    def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, grow: int = 0) -> list[Case]:
+    def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, extra_size: int = 0) -> list[Case]:
         """Every schedule, every number of tokens, every side of padding once."""
         made = []
         if self.ops and not self.schedules:
@@ -62,10 +68,10 @@ class Programs:
         programs, sides = self.schedules or ((),), self._sides(profile)
         for i in range(max(len(programs), len(self.tokens), 2 * len(self.sides))):
             rows = self.rows[i % len(self.rows)] if profile.offers("batch") else 1
-            tokens = self.tokens[i % len(self.tokens)] + grow
+            tokens = self.tokens[i % len(self.tokens)] + extra_size
             side = sides[i % len(sides)] if sides else None
             schedule = programs[i % len(programs)]
-            schedule = tuple((op, n + grow if op == "append" and n > 1 else n) for op, n in schedule)
+            schedule = tuple((op, n + extra_size if op == "append" and n > 1 else n) for op, n in schedule)
             made.append(_case(claim, dtype, rows, tokens, schedule, side, i, repeated=False))
         return [case for case in made if admissible(case, profile)][: 3 if brief else None]
 
@@ -100,6 +106,28 @@ class Programs:
     def simpler(self, case: Case, profile: Profile) -> Iterator[Case]:
         """The case with one thing less, as far as the subject admits it: a step, a token, a row; then other tokens."""
         yield from (one for one in _simpler(case) if admissible(one, profile))
+
+    def variations(self, case: Case, profile: Profile) -> Iterator[Variation]:
+        """None: the steps of a minimal program say what its failure needs."""
+        del case, profile
+        return iter(())
+
+    def present(self, case: Case) -> set[str]:
+        """The steps that the program has."""
+        return {op for op, _ in case.schedule or ()}
+
+    def choice(self, part: str) -> Choice | None:
+        """Whether a program may have the step."""
+        return "drawn" if part in self.ops else "never"
+
+    def explained_by(self, root: Claim, present: set[str], pinned: set[str]) -> bool:
+        """One that kept steps is explained by a claim whose programs may have all of them."""
+        del pinned
+        return bool(present) and root.given is not None and all(root.given.choice(op) == "drawn" for op in present)
+
+    def hinges_on(self, root: Claim, case: Case) -> bool:
+        """Whether the root's programs are made of the steps that the minimal program kept."""
+        return self.explained_by(root, self.present(case), set())
 
 
 def _simpler(case: Case) -> Iterator[Case]:

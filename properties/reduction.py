@@ -7,13 +7,17 @@ plainest value, as long as the claim still fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from attnspec.properties.admitted import enough_keys, mask_axes
 from attnspec.properties.case import Case, Mask, Plant, Sizes, Values
 from attnspec.properties.fitting import fitted
-from attnspec.properties.strategies import Cases, enough_keys, mask_axes
 from attnspec.properties.subject import Profile
+
+if TYPE_CHECKING:
+    from attnspec.properties.strategies import Cases
 
 
 def reduced(case: Case, ways: Callable[[Case], Iterator[Case]], fails: Callable[[Case], bool]) -> Case:

@@ -6,24 +6,26 @@ Whatever the seed, a run has looked at these; what Hypothesis draws comes on top
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Plant, Sizes, Values
-from attnspec.properties.fitting import fitted
-from attnspec.properties.showcases_pairs import covering
-from attnspec.properties.strategies import (
+from attnspec.properties.admitted import (
     SCORE_KINDS,
     STORAGES,
     VALUE_KINDS,
     Axis,
-    Cases,
     empty_rows,
     enough_keys,
     mask_axes,
     zero_axes,
     zero_rows,
 )
+from attnspec.properties.case import Call, Case, Mask, MaskKind, MaskPattern, Plant, Sizes, Values
+from attnspec.properties.fitting import fitted
+from attnspec.properties.showcases_pairs import covering
 from attnspec.properties.subject import Profile
+
+if TYPE_CHECKING:
+    from attnspec.properties.strategies import Cases
 
 EDGES = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)  # around the block sizes of real kernels
 # Each of the other sizes beyond what is drawn, and past the widths that kernels are written for.
@@ -38,12 +40,14 @@ PATTERNS: tuple[MaskPattern, ...] = ("random", "band", "prefix")
 KEY_PATTERNS: tuple[MaskPattern, ...] = ("padding", "random", "left-padding")
 
 
-def showcases(want: Cases, claim: str, profile: Profile, dtype: str, *, brief: bool = False, grow: int = 0) -> list[Case]:
+def showcases(
+    want: Cases, claim: str, profile: Profile, dtype: str, *, brief: bool = False, extra_size: int = 0
+) -> list[Case]:
     """The fixed cases of a claim for one subject, without repetitions.
 
-    `brief` leaves the pairs of options and a part of the edges; sizes that are no edges are larger by `grow`.
+    `brief` leaves the pairs of options and a part of the edges; sizes that are no edges are larger by `extra_size`.
     """
-    make = _Maker(want, claim, profile, dtype, grow)
+    make = _Maker(want, claim, profile, dtype, extra_size)
     cases = _pairs(make) + _kinds(make) + _equal_widths(make)
     if not brief:
         cases += _options(make)
@@ -56,8 +60,8 @@ def showcases(want: Cases, claim: str, profile: Profile, dtype: str, *, brief: b
 class _Maker:
     """Makes cases of given sizes and options that the claim wants and the subject admits."""
 
-    def __init__(self, want: Cases, claim: str, profile: Profile, dtype: str, grow: int = 0) -> None:
-        self.want, self.claim, self.profile, self.dtype, self.grow = want, claim, profile, dtype, grow
+    def __init__(self, want: Cases, claim: str, profile: Profile, dtype: str, extra_size: int = 0) -> None:
+        self.want, self.claim, self.profile, self.dtype, self.extra_size = want, claim, profile, dtype, extra_size
         self.causal = want.admits("causal", profile)
 
     def __call__(
@@ -80,9 +84,9 @@ class _Maker:
     ) -> Case:
         want, offers = self.want, self.profile.offers
         # One query is a branch of its own, and so is one key.
-        queries, keys = queries + self.grow * (queries > 1), keys + self.grow * (keys > 1)
-        batch, width, channels = batch + self.grow, width + self.grow, channels + self.grow
-        heads += 2 * self.grow  # an even number stays even, so that it has groups, and an odd one odd
+        queries, keys = queries + self.extra_size * (queries > 1), keys + self.extra_size * (keys > 1)
+        batch, width, channels = batch + self.extra_size, width + self.extra_size, channels + self.extra_size
+        heads += 2 * self.extra_size  # an even number stays even, so that it has groups, and an odd one odd
         if mask is None and want.mask == "always":
             kind = want.mask_kinds(self.profile)[0]
             mask = Mask(kind, axes=mask_axes(self.profile, kind, per_row=want.empty == "always")[0])

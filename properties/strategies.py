@@ -8,13 +8,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import strategies as st
 
+from attnspec.properties.admitted import (
+    SCORE_KINDS,
+    STORAGES,
+    VALUE_KINDS,
+    Axis,
+    empty_rows,
+    enough_keys,
+    mask_axes,
+    zero_axes,
+    zero_rows,
+)
 from attnspec.properties.case import (
     LOWEST,
-    MASK_AXES,
     Call,
     Case,
     Mask,
@@ -22,20 +32,18 @@ from attnspec.properties.case import (
     MaskPattern,
     Plant,
     Sizes,
-    Storage,
     ValueKind,
     Values,
 )
 from attnspec.properties.fitting import fitted
+from attnspec.properties.given import Choice, Diagnosis, Variation
+from attnspec.properties.reduction import simpler
+from attnspec.properties.showcases import showcases
 from attnspec.properties.subject import Profile
+from attnspec.properties.variations import variations
 
-SCORE_KINDS: tuple[ValueKind, ...] = ("zeros", "normal", "fine", "integers", "ties", "heavy", "needle", "one-hot")
-VALUE_KINDS: tuple[ValueKind, ...] = ("normal", "fine", "one-hot", "integers", "ties", "heavy")
-
-STORAGES: tuple[Storage, ...] = get_args(Storage)
-
-Choice = Literal["never", "drawn", "always"]
-Axis = Literal["B", "T", "S", "E"]
+if TYPE_CHECKING:
+    from attnspec.properties.claim import Claim
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,12 @@ class Cases:
     draws: int | None = None
     share: float = 1.0  # of the cases that a profile draws for a claim
     grid: bool = False
+    diagnoses: tuple[Diagnosis, ...] = ("variations", "exactness")
+    own_dtype: ClassVar[bool] = False
+
+    def fixed(self, claim: str, profile: Profile, dtype: str, *, brief: bool = False, extra_size: int = 0) -> list[Case]:
+        """See `showcases`."""
+        return showcases(self, claim, profile, dtype, brief=brief, extra_size=extra_size)
 
     def strategy(self, claim: str, profile: Profile, dtype: str, largest: int) -> st.SearchStrategy[Case]:
         """Cases for one subject, for Hypothesis; `largest` limits T and S."""
@@ -96,6 +110,50 @@ class Cases:
             yield "mask-and-causal"
         if self.mask == "always" and not self.mask_kinds(profile):
             yield "bias" if self.kinds == ("bias",) else "mask"
+
+    def simpler(self, case: Case, profile: Profile) -> Iterator[Case]:
+        """See `reduction`."""
+        return simpler(case, self, profile)
+
+    def variations(self, case: Case, profile: Profile) -> Iterator[Variation]:
+        """See `variations`."""
+        return variations(case, self, profile)
+
+    def present(self, case: Case) -> set[str]:
+        """What a case has beyond a plain call of one head and one batch row."""
+        z, call, mask = case.sizes, case.call, case.mask
+        present = {
+            "causal": call.causal,
+            "window": call.window is not None,
+            "softcap": call.softcap is not None,
+            "scale": call.scale is not None,
+            "sinks": call.sinks,
+            "dropout": call.dropout > 0,
+            "mask": mask is not None,
+            "bias": mask is not None and mask.kind == "bias",
+            "empty": mask is not None and bool(mask.empty),
+            "grouped": z.H != z.G,
+            "heads": z.H > 1,
+            "batch": z.B > 1,
+        }
+        return {name for name, there in present.items() if there}
+
+    def choice(self, part: str) -> Choice | None:
+        """Nothing is said of heads, batches and the kind of a mask."""
+        said: Choice | None = getattr(self, part, None)
+        return said
+
+    def explained_by(self, root: Claim, present: set[str], pinned: set[str]) -> bool:
+        """One that kept an option is explained by a claim about it, one that kept none by a claim that is about none.
+
+        An option that all cases of the claim have says nothing about what the failure needs, nor do heads and a batch.
+        """
+        plain = root.about is None and root.given is not None
+        return root.about in present or (plain and not present - pinned - {"heads", "batch"})
+
+    def hinges_on(self, root: Claim, case: Case) -> bool:
+        """Whether the minimal case kept the option that the root is about, which it could have shed."""
+        return root.about in self.present(case) and self.choice(root.about) == "drawn"
 
     def admits(self, option: str, profile: Profile) -> bool:
         """Whether cases may have the option: the claim wants it and the subject offers it."""
@@ -172,33 +230,6 @@ def _case(draw: Draw, want: Cases, profile: Profile, claim: str, dtype: str, lar
 _strategy = st.composite(_case)
 
 
-def zero_axes(want: Cases, profile: Profile) -> tuple[Axis, ...]:
-    """The axes that may have length 0: those that the claim wants and the subject has."""
-    lacking = {"B": "batch", "S": "rectangular", "E": "value-width"}
-    return tuple(a for a in want.zero if a not in lacking or profile.offers(lacking[a])) or ("T",)
-
-
-def enough_keys(profile: Profile, queries: int, keys: int, *, causal: bool, window: bool) -> int:
-    """The number of keys, changed where the subject would refuse so many or so few, or a row would see none of them."""
-    if causal and keys > queries and not profile.offers("causal-rectangular"):
-        return queries
-    late = causal and profile.alignment == "bottom-right"
-    if keys < queries and ((causal and not profile.offers("causal-tall")) or ((window or late) and not zero_rows(profile))):
-        return queries
-    return keys
-
-
-def zero_rows(profile: Profile) -> bool:
-    """Only where an empty row is exactly zero may one occur by the way; otherwise a claim of its own draws it."""
-    return bool(profile.get("empty_row") == "zero" and profile.get("empty_row_bias", "zero") == "zero")
-
-
-def mask_axes(profile: Profile, kind: MaskKind, *, per_row: bool) -> list[str]:
-    """The shapes of masks that the subject accepts, those with a query axis only if each row needs its own."""
-    accepted = list(profile.get("mask_axes" if kind == "bool" else "bias_axes", MASK_AXES))
-    return [a for a in accepted if "T" in a] or accepted if per_row else accepted
-
-
 def _heads(draw: Draw, want: Cases, profile: Profile) -> tuple[int, int]:
     """H and G. One key/value head hides the order of the groups, so "always" has at least two."""
     if not profile.offers("heads"):
@@ -246,17 +277,6 @@ def _mask(draw: Draw, want: Cases, profile: Profile, sizes: Sizes, kinds: list[M
     plain = kind == "bool" or pattern == "normal" or rows
     finite = None if plain else draw(_one_of(want.finite))
     return Mask(kind, pattern, draw(_one_of((0.5, 0.25, 0.75))), axes, rows, finite)
-
-
-def empty_rows(which: str, sizes: Sizes, axes: str, b: int, t: int) -> tuple[tuple[int, int], ...]:
-    """One row that sees no key, all rows of one sample, or all rows, as far as the axes of the mask tell them apart."""
-    samples = range(sizes.B if axes[0] == "B" else 1)
-    queries = range(sizes.T if "T" in axes else 1)
-    if which == "all":
-        return tuple((one, row) for one in samples for row in queries)
-    if which == "sample":
-        return tuple((b, row) for row in queries)
-    return ((b, t if "T" in axes else 0),)
 
 
 # Strategies are made once: Hypothesis validates each object at its first draw. They are all `sampled_from`: Hypothesis spends

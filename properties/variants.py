@@ -8,8 +8,11 @@ import ast
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
+
+from attnspec.properties.mutants.registry import SMALL
 
 
 def _public_functions(module: str) -> list[str]:
@@ -41,5 +44,8 @@ def load(name: str) -> Callable[..., Any]:
     """
     if name not in _HOME:
         raise UnknownVariantError(name)
-    found: Callable[..., Any] = getattr(import_module(f"attnspec.properties.{_HOME[name]}"), name)
-    return found
+    found: Any = getattr(import_module(f"attnspec.properties.{_HOME[name]}"), name)
+    if Parameter.VAR_KEYWORD in (p.kind for p in signature(found).parameters.values()):
+        found.__signature__ = SMALL  # `**options` of the six options that each of these understands
+    function: Callable[..., Any] = found
+    return function

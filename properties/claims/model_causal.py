@@ -21,7 +21,7 @@ VASWANI = Source("arXiv:1706.03762", "3.2.3")
     idea="I25",
     source=VASWANI,
     of="lm",
-    given=Programs(rows=(1,), tokens=(9, 12, 5, 2)),
+    given=Programs(rows=(1,), tokens=(9, 12, 5, 2), diagnoses=("leak",)),
     within="calibrated",
     mutants=(
         "batch.tokens_over_capacity",

@@ -23,20 +23,13 @@ its own, which picks the variant that it breaks by class attributes and override
 - Pieces of a cache (`slots.Grown`, `Static`, `Ring`): empty, append, crop; a mutant sets `cache = Broken()`. Only Static and
   Ring write in place, so only they and what overrides `append` can tell a fork that is no copy.
 
-A function without arguments that returns a model is a mutant as well. Listing reads the sources with `ast`, so the arguments
-of the decoration are literals, and the word before the dot is the file; only `load` imports torch.
+A function without arguments that returns a model is a mutant as well.
 """
 
-import ast
 from collections.abc import Callable
-from difflib import get_close_matches
-from functools import cache
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnspec.properties.model_mutants.registry import location
-from attnspec.properties.mutants.registry import Mutant
+from attnspec.properties.mutant import Mutants
 
 if TYPE_CHECKING:
     from attnspec.properties.model_mutants.plain import Decoder
@@ -46,56 +39,11 @@ FAMILIES = (
     *("routes", "generate", "beams", "training", "copies", "calls"),  # of what a model may offer beside them
 )
 
-
-class UnknownMutantError(KeyError):
-    """No mutant has this id; the message names the nearest one."""
-
-    def __init__(self, mutant_id: str) -> None:
-        nearest = get_close_matches(mutant_id, ids(), n=1, cutoff=0.0)
-        super().__init__(f"no mutant {mutant_id!r}; the nearest is {nearest[0]!r}")
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-def ids() -> list[str]:
-    """Every mutant's id, family by family in the order of the files."""
-    return list(_table())
-
-
-def describe(mutant_id: str) -> Mutant:
-    """What is recorded about one mutant."""
-    try:
-        return _table()[mutant_id]
-    except KeyError:
-        raise UnknownMutantError(mutant_id) from None
+MUTANTS = Mutants(__name__, FAMILIES)
+ids, describe = MUTANTS.ids, MUTANTS.describe
 
 
 def load(mutant_id: str) -> "Callable[[], Decoder]":
     """The factory of the mutant: called without arguments, it returns a new model."""
-    name = describe(mutant_id).where.rpartition("::")[2]
-    found: Callable[[], Decoder] = getattr(import_module(f"{__name__}.{mutant_id.partition('.')[0]}"), name)
-    return found
-
-
-@cache
-def _table() -> dict[str, Mutant]:
-    table: dict[str, Mutant] = {}
-    for found in (found for family in FAMILIES for found in _scan(family)):
-        if found.id in table:
-            raise ValueError(f"mutant {found.id!r} is there twice: {table[found.id].where} and {found.where}; rename one")
-        table[found.id] = found
-    return table
-
-
-def _scan(family: str) -> list[Mutant]:
-    """The mutants of one file; none where a family has no file yet."""
-    path = Path(__file__).parent / f"{family}.py"
-    found = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            for call in node.decorator_list:
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "mutant":
-                    fields = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-                    found.append(Mutant(ast.literal_eval(call.args[0]), where=location(family, node.name), **fields))
+    found: Callable[[], Decoder] = MUTANTS.load(mutant_id)
     return found

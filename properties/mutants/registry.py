@@ -1,21 +1,12 @@
-"""What is recorded about a mutant; no torch here, so that a listing stays cheap."""
+"""The decoration of a planted defect of an attention function."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
+from attnspec.properties.mutant import record
+
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A planted defect: what it imitates, where that bug was seen, and where the imitation lives."""
-
-    id: str
-    imitates: str
-    source: str
-    where: str
 
 
 _TENSORS = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("q", "k", "v")]
@@ -32,8 +23,7 @@ def mutant(mutant_id: str, *, imitates: str, source: str) -> Callable[[F], F]:
 
     def mark(target: F) -> F:
         marked: Any = target
-        file = marked.__module__.rsplit(".", 1)[-1]
-        marked.__mutant__ = Mutant(mutant_id, imitates, source, location(file, marked.__name__))
+        record(marked, mutant_id, imitates, source)
         if isinstance(target, type):
             marked.__call__.__signature__ = Signature([_SELF, *_TENSORS, *_OPTIONS])
         else:
@@ -41,8 +31,3 @@ def mutant(mutant_id: str, *, imitates: str, source: str) -> Callable[[F], F]:
         return target
 
     return mark
-
-
-def location(family: str, name: str) -> str:
-    """Where a mutant lives, written as pytest writes it."""
-    return f"properties/mutants/{family}.py::{name}"

@@ -274,7 +274,7 @@ def _audit(
 
     try:
         profile = report.profile = _profile(runners, jobs)
-        chosen = [claim for claim in chosen if claim.about_a(profile.get("kind", "attention"))]
+        chosen = [claim for claim in chosen if claim.applies_to(profile.get("kind", "attention"))]
         units = [unit for unit, _ in _units(target, options, chosen, budget, seed, profile["dtypes"])]
         tasks = [Task(place, unit.claim, unit) for place, unit in enumerate(units)]
         work_through(shared(tasks, len(runners)), [_lane(runner, profile) for runner in runners], jobs, done)

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
 
-from attnspec.properties.case import Case
 from attnspec.properties.claim import claims
 from attnspec.properties.verdict import Record, Verdict
 
@@ -31,8 +30,7 @@ def explain(records: Sequence[Record]) -> None:
     order = sorted(violated, key=lambda c: (clear and _slight(violated[c]), *_directness(c)))
     implied = _folded(order, violated, clear)
     causes = _causes(order, implied, held)
-    own = [c for c in order if claims()[c].of == "attention"]
-    candidates = [c for c in own if not _needs_what_the_root_is_about(c, implied, violated)]
+    candidates = [c for c in order if not _needs_what_the_root_is_about(c, implied, violated)]
     if left := _left_over(candidates, implied, causes):
         implied = _folded(order, violated, clear, own=left)
         causes = _causes(order, implied, held)
@@ -89,10 +87,11 @@ def _left_over(order: Sequence[str], implied: dict[str, str], causes: dict[str, 
 
 
 def _needs_what_the_root_is_about(claim: str, implied: dict[str, str], violated: dict[str, Record]) -> bool:
-    """Whether the minimal case kept the option that the explaining claim is about: without it the claim holds."""
-    case, about = violated[claim].case, claims()[implied[claim]].about if claim in implied else None
-    given = claims()[claim].given
-    return case is not None and about in options(case) and getattr(given, str(about), None) == "drawn"
+    """Whether the minimal case kept what the explaining claim is about: without it the claim holds."""
+    case, given = violated[claim].case, claims()[claim].given
+    if claim not in implied or case is None or given is None:
+        return False
+    return given.hinges_on(claims()[implied[claim]], case)
 
 
 def _best(causes: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
@@ -113,45 +112,15 @@ def _directness(claim: str) -> tuple[int, str]:
 
 
 def _root(record: Record, roots: Sequence[str]) -> str | None:
-    """The violated claim that explains this one.
-
-    A minimal case has shed every option that the failure does not need. So one that kept an option is explained by a
-    violated claim about that option; one that kept none by a violated claim that is about none.
-    """
+    """The violated claim that explains this one: a minimal case has shed all that the failure does not need."""
     if record.case is None:
         return None
-    if claims()[record.claim].of != "attention":
-        taken = {op for op, _ in record.case.schedule or ()}
-        return next((root for root in roots if taken and taken <= set(getattr(claims()[root].given, "ops", ()))), None)
-    needed, given = options(record.case), claims()[record.claim].given
-    # An option that all cases of the claim have says nothing about what the failure needs.
-    pinned = {option for option in needed if getattr(given, option, None) == "always"}
-    for root in roots:
-        about = claims()[root].about
-        plain = about is None and claims()[root].given is not None
-        if about in needed or (plain and not needed - pinned - {"heads", "batch"}):
-            return root
-    return None
-
-
-def options(case: Case) -> set[str]:
-    """What a case has beyond a plain call of one head and one batch row."""
-    z, call, mask = case.sizes, case.call, case.mask
-    present = {
-        "causal": call.causal,
-        "window": call.window is not None,
-        "softcap": call.softcap is not None,
-        "scale": call.scale is not None,
-        "sinks": call.sinks,
-        "dropout": call.dropout > 0,
-        "mask": mask is not None,
-        "bias": mask is not None and mask.kind == "bias",
-        "empty": mask is not None and bool(mask.empty),
-        "grouped": z.H != z.G,
-        "heads": z.H > 1,
-        "batch": z.B > 1,
-    }
-    return {name for name, there in present.items() if there}
+    given = claims()[record.claim].given
+    asked = given or claims()[record.case.claim].given  # a claim without cases shows one of the claim that met it
+    assert asked is not None
+    present = asked.present(record.case)
+    pinned = {part for part in present if given is not None and given.choice(part) == "always"}
+    return next((root for root in roots if asked.explained_by(claims()[root], present, pinned)), None)
 
 
 @cache

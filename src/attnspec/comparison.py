@@ -17,14 +17,11 @@ from typing import Any
 import msgspec
 
 from attnspec.auditor import CASES, DEFAULT_SEED
-from attnspec.causes import options
 from attnspec.draws import drawn
 from attnspec.errors import CannotRun
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim, claims
-from attnspec.properties.reduction import reduced, simpler
-from attnspec.properties.showcases import showcases
-from attnspec.properties.strategies import Cases
+from attnspec.properties.reduction import reduced
 from attnspec.properties.subject import DTYPES, Profile, Setting
 from attnspec.search import BUDGETS, Budget
 from attnspec.side_by_side import CONVENTIONS, SIDES, Place, Seen, Side, Subject, look
@@ -202,8 +199,8 @@ def _compare(found: Comparison, budget: Budget, progress: Callable[[str, Case], 
 
 
 def _cases(kind: Claim, profile: Profile, dtype: str, budget: Budget, seed: int) -> Iterator[Case]:
-    assert isinstance(kind.given, Cases)
-    yield from showcases(kind.given, kind.id, profile, dtype)
+    assert kind.given is not None
+    yield from kind.given.fixed(kind.id, profile, dtype)
     strategy = kind.given.strategy(kind.id, profile, dtype, budget.largest)
     yield from drawn(strategy, budget.examples, f"{seed}/{kind.id}/{dtype}")
 
@@ -212,7 +209,9 @@ def groups(case: Case) -> list[str]:
     """The groups that a case belongs to: all of its dtype, and one for each option that it has."""
     if case.claim == "grad.reference":
         return ["gradients"]
-    names = options(case) - {"heads", "batch", "empty"}
+    given = claims()[case.claim].given
+    assert given is not None
+    names = given.present(case) - {"heads", "batch", "empty"}
     return ["all", *(sorted(names - {"mask"} if "bias" in names else names) or ["plain"])]
 
 
@@ -234,8 +233,8 @@ def _noted(rows: list[Row], seen: Seen) -> None:
 
 def _smallest(found: Comparison, kind: Claim, side: Side, seen: Seen, profile: Profile) -> Seen:
     """The case made as small as possible while the same side still fails."""
-    assert isinstance(kind.given, Cases)
-    ways, last = partial(simpler, given=kind.given, profile=profile), seen
+    assert kind.given is not None
+    ways, last = partial(kind.given.simpler, profile=profile), seen
 
     def fails(case: Case) -> bool:
         nonlocal last

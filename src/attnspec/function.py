@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, NoReturn
 
@@ -134,6 +134,18 @@ class FunctionSubject:
             for (name, x), g in zip({"q": q, "k": k, "v": v}.items(), gradients, strict=True)
         }
         return Gradients(call.out, **found, dtype=dtype, seconds=call.seconds)
+
+    def repeats(self, calls: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether each of these calls gives the same bits three times over."""
+        return all(self._same_bits(dict(call)) for call in calls if "cotangent" not in call)
+
+    def _same_bits(self, call: dict[str, Any]) -> bool:
+        arrays = [call.pop(n) for n in "qkv"]
+        try:
+            first, *others = [self(*arrays, **call).out for _ in range(3)]
+        except (BadResult, Refused, ValueFailure):
+            return True  # it refuses alike
+        return all(np.array_equal(first, other, equal_nan=True) for other in others)
 
     def runs(self, q: FloatArray, k: FloatArray, v: FloatArray, *, gradient: bool) -> None:
         """Raises unless a plain call in float32 returns an output of the right type and shape."""

@@ -1,7 +1,8 @@
 """The kill matrix: which claims each planted defect violates, in a quick audit and beyond it.
 
 A claim that no mutant violates proves nothing; a mutant that no claim violates is a defect we would miss. Beside the matrix
-stands which mutants only a ci audit catches, and whether each is also caught in ci and at three other seeds and sizes.
+stands which mutants only a ci audit catches, and what confirms each: a claim that catches it in ci, and at three other seeds
+and sizes.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ NOT_BLIND = (
     "surroundings.reseeds",
 )
 NO_DEFECT = {"mask.hidden-nan"}  # violated by the correct function, too, from which the mutants are made
-# Where else each mutant is to be caught: in ci, and in profiles with other sizes at other seeds.
-AGAIN = {"ci": DEFAULT_SEED, "elsewhere-1": 31, "elsewhere-2": 41, "elsewhere-3": 59}
+# Where else each mutant is to be caught, with the seed: in ci, and in profiles with other sizes.
+CONFIRMING_PROFILES = {"ci": DEFAULT_SEED, "elsewhere-1": 31, "elsewhere-2": 41, "elsewhere-3": 59}
 
 
 def killers(
@@ -68,13 +69,13 @@ def killers(
     return [claim for claim in claims() if claim in violated]
 
 
-def again(row: tuple[str, list[str]]) -> tuple[str, dict[str, str | None]]:
-    """For each profile of AGAIN a claim that still catches the mutant, None if none of its row does and no other either."""
+def confirmations(row: tuple[str, list[str]]) -> tuple[str, dict[str, str | None]]:
+    """For each of CONFIRMING_PROFILES a claim that catches the mutant there: one of its row, else any; None for none."""
     mutant, known = row
     # One after the other; then with others, since some only see what happens while those run; at last all of them.
     tries = [*([claim] for claim in known), [*known, "reference.forward", "softmax.large-scores"], []]
     found: dict[str, str | None] = {}
-    for profile, seed in AGAIN.items():
+    for profile, seed in CONFIRMING_PROFILES.items():
         caught = (killers(mutant, some, profile=profile, seed=seed) for some in tries)
         found[profile] = next((claim for row in caught for claim in row), None)
     return mutant, found
@@ -99,14 +100,14 @@ def compute(chosen: Sequence[str] = (), processes: int = 2) -> dict[str, Any]:
     import torch  # before the fork, so that the workers share it
 
     torch.set_num_threads(1)
-    before = read() if chosen else {"killed_by": {}, "only_in_ci": {}, "again": {}}
+    before = read() if chosen else {"killed_by": {}, "only_in_ci": {}, "confirmed_by": {}}
     wanted = [mutant for mutant in ids() if not chosen or mutant in chosen]
     rows = _each(_row, wanted, "quick", processes)
     missed = [mutant for mutant, row in rows.items() if not row]
     in_ci = _each(partial(_row, profile="ci"), missed, "ci", processes) if missed else {}
-    beyond = _each(again, [(mutant, rows[mutant] or in_ci[mutant]) for mutant in wanted], "again", processes)
+    confirmed = _each(confirmations, [(mutant, rows[mutant] or in_ci[mutant]) for mutant in wanted], "confirm", processes)
     matrix: dict[str, Any] = {"profile": "quick", "seed": DEFAULT_SEED}
-    for part, new in (("killed_by", rows), ("only_in_ci", in_ci), ("again", beyond)):
+    for part, new in (("killed_by", rows), ("only_in_ci", in_ci), ("confirmed_by", confirmed)):
         kept = {mutant: row for mutant, row in before[part].items() if mutant not in wanted} | new
         matrix[part] = {mutant: kept[mutant] for mutant in ids() if mutant in kept}
     return matrix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -162,6 +162,11 @@ class ModelSubject:
         other = type(self)(self.name, model, self.arrays, self.profile)
         other.calls, other.changed, other.variable = self.calls, self.changed, f"model{self._number()}"
         return other
+
+    def repeats(self, calls: Iterable[Mapping[str, Any]]) -> bool:
+        """True: a model that answers otherwise each time has a claim of its own."""
+        del calls
+        return True
 
     def _number(self) -> int:
         return len(self.calls)

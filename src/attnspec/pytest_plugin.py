@@ -80,7 +80,7 @@ def suite(
     dtypes = declared.get("dtypes", DECLARATIONS["dtypes"])
     items = []
     kind = declared.get("kind") or kind_of(function)
-    for claim in (c for c in chosen_claims(tuple(select), tuple(ignore)) if c.about_a(kind)):
+    for claim in (c for c in chosen_claims(tuple(select), tuple(ignore)) if c.applies_to(kind)):
         marks = [pytest.mark.attnspec]
         if (reason := expected.get(claim.id, expected.get(claim.family))) is not None:
             marks.append(pytest.mark.xfail(reason=reason, strict=claim.id in expected))

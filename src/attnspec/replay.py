@@ -62,8 +62,9 @@ def replay_case(path: Path, target: str | None, options: dict[str, Any], *, in_p
     try:
         with InProcess(target, options) if in_process else Worker(target, options, 60.0) as runner:
             report.profile = runner.profile()
-            # A model computes in a dtype of its own, in whichever the case was found.
-            dtype = case.dtype if claims()[case.claim].of == "attention" else report.profile["dtypes"][0]
+            given = claims()[case.claim].given
+            assert given is not None
+            dtype = report.profile["dtypes"][0] if given.own_dtype else case.dtype
             unit = Unit(target, options, case.claim, dtype, "replay", case.seed, case)
             record = _inapplicable(unit, claims()[case.claim], report.profile) or runner.run(unit)
             report.records = [record]

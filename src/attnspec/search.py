@@ -13,7 +13,6 @@ from typing import Any
 
 import hypothesis
 import msgspec
-import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.strategies import SearchStrategy
 
@@ -24,9 +23,7 @@ from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
 from attnspec.properties.compare import EXACT, Ledger, ledger
 from attnspec.properties.fitting import fitted
-from attnspec.properties.programs import Programs
-from attnspec.properties.reduction import reduced, simpler
-from attnspec.properties.showcases import showcases
+from attnspec.properties.reduction import reduced
 from attnspec.properties.subject import Setting
 from attnspec.properties.twins import TwinSubject
 from attnspec.properties.verdict import (
@@ -56,7 +53,7 @@ class Budget:
     # was violated by someone and so has power, and in the kill matrix only violations count.
     enough: int | None = None
     brief: bool = False  # whether dtypes but the widest have few fixed cases
-    grow: int = 0  # how much larger the fixed cases are than in an audit
+    extra_size: int = 0  # how much larger the fixed cases are than in an audit
     fixed: bool = True  # whether the fixed cases are tried, which are the same at every seed
 
 
@@ -72,7 +69,7 @@ BUDGETS = {
     "kill": Budget("kill", 8, 2, 9, 60.0, shrink=False, enough=0, brief=True),
     # What quick finds at sizes that the mutants were not written for.
     **{
-        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=0, brief=True, grow=n)
+        f"elsewhere-{n}": Budget(f"elsewhere-{n}", 20, 6, 9, 60.0, shrink=False, enough=0, brief=True, extra_size=n)
         for n in (1, 2, 3)
     },
 }
@@ -111,7 +108,7 @@ def search(
     run = _Run(claim, subject, budget)
     try:
         outcome = run.look(dtype, seed, hint)
-        if outcome.evidence and outcome.decided_by == EXACT and not run.repeatable():
+        if outcome.evidence and outcome.decided_by == EXACT and not subject.repeats(run.calls):
             # The bits differ from call to call: an exact relation says nothing here, the bound decides (engine 4).
             known = subject.profile.settings.get("deterministic", Setting(True, "inferred"))
             settings = subject.profile.settings | {"deterministic": Setting(False, known.origin)}
@@ -148,8 +145,8 @@ class _Run:
         if first is None:
             first = self._drawn(dtype, seed)
         if first is not None and self.budget.shrink:
-            ways = given.simpler if isinstance(given, Programs) else partial(simpler, given=given)
-            reduced(first, partial(ways, profile=self.subject.profile), self._fails)  # the last failure noted is the smallest
+            # The last failure noted is the smallest.
+            reduced(first, partial(given.simpler, profile=self.subject.profile), self._fails)
         return self._settled()
 
     def _fixed(self, dtype: str) -> list[Case]:
@@ -157,8 +154,7 @@ class _Run:
         if not self.budget.fixed:
             return []
         brief, given = self.budget.brief and not self._is_widest(dtype), self.claim.given
-        fixed = given.fixed if isinstance(given, Programs) else partial(showcases, given)
-        return fixed(self.claim.id, self.subject.profile, dtype, brief=brief, grow=self.budget.grow)
+        return given.fixed(self.claim.id, self.subject.profile, dtype, brief=brief, extra_size=self.budget.extra_size)
 
     def _is_widest(self, dtype: str) -> bool:
         return dtype == self.claim.dtypes_of(self.subject.profile.get("dtypes", (dtype,)))[0]
@@ -275,18 +271,3 @@ class _Run:
 
         with suppress(Violation), by_the_seed_alone():  # the last failing case, which `check` noted, is the minimal one
             attempt()
-
-    def repeatable(self) -> bool:
-        """Whether each call of the failing case gives the same bits three times over."""
-        if not isinstance(self.subject, FunctionSubject):
-            return True  # a model that answers otherwise each time has a claim of its own
-        return all(self._same_bits(dict(call)) for call in self.calls if "cotangent" not in call)
-
-    def _same_bits(self, call: dict[str, Any]) -> bool:
-        arrays = [call.pop(n) for n in "qkv"]
-        try:
-            assert isinstance(self.subject, FunctionSubject)
-            outputs = [self.subject(*arrays, **call).out for _ in range(3)]
-        except (BadResult, Refused, ValueFailure):
-            return True  # it refuses alike
-        return all(np.array_equal(outputs[0], o, equal_nan=True) for o in outputs[1:])

@@ -115,6 +115,7 @@ def test_a_mask_off_by_one_depends_on_no_values_and_no_sizes() -> None:
     assert "in float32" in found.not_on
     assert "for other seeds (5 of 5)" in found.not_on
     assert "for other values of q, k, v" in found.not_on
+    assert "with gradients recorded" in found.not_on
     assert any(text.startswith("with larger B, H, T = S") for text in found.not_on)
 
 

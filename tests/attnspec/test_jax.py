@@ -19,6 +19,7 @@ import attnspec
 from attnspec import search
 from attnspec.auditor import Unit
 from attnspec.errors import UsageError
+from attnspec.properties import strategies
 from attnspec.properties.subject import DTYPES, FEATURES, Profile, Setting
 from attnspec.properties.verdict import Record, Verdict
 from attnspec.worker import THREADED, Worker
@@ -81,10 +82,10 @@ Look = Callable[[str, str, str], Record]  # look(target, claim, dtype)
 @pytest.fixture(scope="module")
 def few() -> Iterator[None]:
     """A budget of a few cases, which the workers inherit."""
-    every = search.showcases
+    every = strategies.showcases
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(search.BUDGETS, "few", search.Budget("few", 1, 1, 4, 60.0))
-        patch.setattr(search, "showcases", lambda *of, **how: every(*of, **how)[:4])
+        patch.setattr(strategies, "showcases", lambda *of, **how: every(*of, **how)[:4])
         yield
 
 

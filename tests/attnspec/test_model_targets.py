@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import attnspec
-from attnspec.adapters.impl import MODELS
-from attnspec.adapters.lm_variant import NAMES
 from attnspec.conventions import subject_of
 from attnspec.errors import UsageError
+from attnspec.properties import model_variants
 from attnspec.properties.claim import claims
 from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
+from attnspec.small_models import MODELS
 from attnspec.target import load
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -308,10 +308,10 @@ def test_our_own_models_offer_everything() -> None:
 
 
 def test_the_names_of_the_variants() -> None:
-    assert list(NAMES) == list(VARIANTS)
+    assert list(model_variants.VARIANTS) == list(VARIANTS)
 
 
-@pytest.mark.parametrize("target", [*(f"impl:{n}" for n in MODELS), *(f"lm-variant:{n}" for n in NAMES)])
+@pytest.mark.parametrize("target", [*(f"impl:{n}" for n in MODELS), *(f"lm-variant:{n}" for n in VARIANTS)])
 def test_no_alarm_on_a_correct_model(target: str, commit_seed: int) -> None:
     report = attnspec.audit(target, seed=commit_seed, profile="drawn", in_process=True)
     assert report.exit_code == 0

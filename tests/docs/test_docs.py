@@ -26,7 +26,7 @@ from attnspec import adapters as adapter_list
 from attnspec import causes, cli, contracts, search, target
 from attnspec.function import INTERNAL
 from attnspec.properties import bounds_models, case, claim, compare, models, mutants, programs, subject, verdict
-from attnspec.properties.strategies import STORAGES
+from attnspec.properties.admitted import STORAGES
 from attnspec.report import terminal
 from attnspec.signature import ROLES
 

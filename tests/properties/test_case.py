@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from attnspec.properties import numbers
+from attnspec.properties.admitted import STORAGES
 from attnspec.properties.case import (
     MASK_AXES,
     PEAK,
@@ -23,7 +24,6 @@ from attnspec.properties.case import (
     ValueKind,
     Values,
 )
-from attnspec.properties.strategies import STORAGES
 
 KINDS, PATTERNS = get_args(ValueKind), get_args(MaskPattern)
 SIZES = Sizes(B=2, H=4, G=2, T=5, S=6, D=4, E=3)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from attnspec.properties.model_mutants import FAMILIES, UnknownMutantError, describe, ids, load
+from attnspec.properties.model_mutants import FAMILIES, describe, ids, load
 from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.plain import Call, Decoder, State
 from attnspec.properties.model_mutants.recurrent import Recurrent
 from attnspec.properties.model_mutants.slots import Ring, Static
 from attnspec.properties.model_mutants.variants import VARIANTS
+from attnspec.properties.mutant import UnknownMutantError
 from attnspec.reference.alibi import alibi_bias
 from attnspec.reference.rotary_position import rotate
 from attnspec.reference.sinusoidal_position import sinusoidal_position

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnspec.properties.mutants import FAMILIES, UnknownMutantError, describe, ids, load
+from attnspec.properties.mutant import UnknownMutantError
+from attnspec.properties.mutants import FAMILIES, describe, ids, load
 from attnspec.properties.mutants.plain import attention
 from attnspec.properties.mutants.registry import CANONICAL
 from tests.properties.mutant_examples import EXAMPLES, Example, x

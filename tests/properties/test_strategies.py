@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from attnspec.properties.admitted import SCORE_KINDS, STORAGES, VALUE_KINDS, zero_rows
 from attnspec.properties.case import LOWEST, MASK_AXES, Case
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.numbers import rounded
@@ -20,7 +21,7 @@ from attnspec.properties.oracle import visible
 from attnspec.properties.reduction import reduced, simpler
 from attnspec.properties.showcases import showcases
 from attnspec.properties.showcases_pairs import covering
-from attnspec.properties.strategies import SCORE_KINDS, STORAGES, VALUE_KINDS, Cases, zero_rows
+from attnspec.properties.strategies import Cases
 from attnspec.properties.subject import DTYPES, FEATURES, Profile, Setting
 from attnspec.search import BUDGETS
 

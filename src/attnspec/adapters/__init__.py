@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -110,6 +111,52 @@ def adapters() -> dict[str, Adapter]:
     own = [importlib.import_module(f"{__name__}.{m.name}").ADAPTER for m in pkgutil.iter_modules(__path__)]
     found: dict[str, Adapter] = {adapter.name: adapter for adapter in own}
     return found | {entry.name: entry.load() for entry in entry_points(group="attnspec.adapters")}
+
+
+class Listed(Mapping[str, str]):
+    """Names with a line on each, listed only when asked: an adapter is made at every start."""
+
+    def __init__(self, names: Callable[[], Sequence[str]], line: Callable[[str], str]) -> None:
+        self._names, self._line = names, line
+
+    def __getitem__(self, name: str) -> str:
+        return self._line(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+def shipped(
+    name: str,
+    module: ModuleType,
+    targets: Mapping[str, str],
+    *,
+    factories: bool = False,
+    declared: Mapping[str, Any] | None = None,
+) -> Adapter:
+    """The adapter of targets that `module.load(name)` of this project gives: functions, or `factories` of models.
+
+    `declared` holds for all of them, under what a target says of itself in `__attnspec__`.
+    """
+
+    def load(target: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+        del options
+        try:
+            found = module.load(target)
+        except ModuleNotFoundError as error:
+            needed(error.name or "", f"{name}:{target}")
+            raise
+        return found() if factories else found, dict(declared or {}) | getattr(found, "__attnspec__", {})
+
+    def expression(target: str, options: Mapping[str, Any]) -> tuple[str, str]:
+        del options
+        imported, made = f"from {module.__name__} import load", f"load({target!r})"
+        return (imported, f"{made}()") if factories else (f"{imported}\nattention = {made}", "attention")
+
+    return Adapter(name=name, targets=targets, load=load, expression=expression)
 
 
 STORAGES = ("plain", "strided", "offset", "transposed", "expanded", "poisoned")

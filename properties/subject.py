@@ -23,6 +23,8 @@ PRECISIONS = ("wide", "fused", "stored", "stored-blocks")
 
 UNDER = "under: "  # a need that begins so names the surroundings of the call
 AUTOCAST = "autocast to bfloat16"  # those that change the output, within limits
+NARROW_KEYS = "narrow keys"  # a need: keys and values come in NARROW, beside queries of the call's dtype
+NARROW = "float16"
 
 FEATURES = {
     "rectangular": "T != S",

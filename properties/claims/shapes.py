@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from attnspec.properties.case import Case, Inputs
 from attnspec.properties.claim import Source, claim
-from attnspec.properties.compare import none_of, same_bits
+from attnspec.properties.compare import none_of, same_bits, within
+from attnspec.properties.oracle import expected
 from attnspec.properties.strategies import Cases
-from attnspec.properties.subject import Attention, FloatArray, Profile
+from attnspec.properties.subject import NARROW, NARROW_KEYS, PRECISION, Attention, FloatArray, Profile, Setting
 from attnspec.properties.twins import Honest
 from attnspec.properties.verdict import BadResult, Refused, ValueFailure
 
@@ -110,6 +112,36 @@ def wrong_shapes_are_refused(subject: Attention, case: Case) -> None:
             pass
         taken.append(what)
     none_of(tuple(taken), "inputs that do not fit each other and were taken")
+
+
+@claim(
+    "robust.mixed-dtypes",
+    level="should",
+    handle="RB2",
+    idea="I16",
+    source=Source("array API standard", "type promotion"),
+    # Numbers that are exact in float16, so that only what is computed with them is rounded.
+    given=dataclasses.replace(PLAIN, values=dict.fromkeys("qkv", ("normal", "integers", "ties")), gains=(1.0,)),
+    needs=("non-causal",),
+    within="bound",
+    dtypes="float32",
+    mutants=("shapes.bits_of_narrow_keys_are_integers", "shapes.narrow_values_lose_their_fractions"),
+    twin=takes_anything,
+)
+def mixed_dtypes_are_refused_or_promoted(subject: Attention, case: Case) -> None:
+    """Keys and values in float16 beside queries in float32 are refused, or give what their numbers give.
+
+    Which of the two dtypes it is computed in is left to the subject, so the bound is that of float16 in its widest class.
+    """
+    x, profile = case.build(), subject.profile
+    widest = msgspec.structs.replace(profile, settings=profile.settings | {"precision": Setting(dict(PRECISION), "default")})
+    want = expected(widest, x.but(dtype=NARROW))
+    try:
+        got = x.result(subject, NARROW_KEYS).out
+    except Refused:
+        none_of((), "mixed dtypes that were taken")
+        return
+    within(got, want.out, want.error, f"output for keys and values in {NARROW}", why=want.why)
 
 
 def _wrong(x: Inputs, profile: Profile) -> Iterator[tuple[str, Inputs]]:

@@ -43,6 +43,30 @@ def mask_cut_to_fit(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options])
 
 
 @mutant(
+    "shapes.bits_of_narrow_keys_are_integers",
+    imitates="a kernel is handed a pointer to another type than it was compiled for",
+    source="claims.md: RB2, wrong dtypes raise",
+)
+def bits_of_narrow_keys_are_integers(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """The bits of keys in another dtype than the queries are read as integers."""
+    if k.dtype != q.dtype:
+        k, v = k.view(torch.int16).to(q.dtype), v.to(q.dtype)
+    return attention(q, k, v, **options)
+
+
+@mutant(
+    "shapes.narrow_values_lose_their_fractions",
+    imitates="an implicit conversion through an integer type",
+    source="claims.md: RB2, wrong dtypes raise",
+)
+def narrow_values_lose_their_fractions(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[Options]) -> Output:
+    """Values in another dtype than the queries are cut to whole numbers."""
+    if v.dtype != q.dtype:
+        k, v = k.to(q.dtype), v.trunc().to(q.dtype)
+    return attention(q, k, v, **options)
+
+
+@mutant(
     "shapes.sixteen_bit_positions",
     imitates="positions of keys kept in sixteen bits",
     source="claims.md: RB4, long n",

@@ -14,7 +14,17 @@ from attnspec import returned, surroundings
 from attnspec.adapters import Array, Arrays
 from attnspec.arguments import by_place_and_name, options
 from attnspec.layout import brought_back, laid_out
-from attnspec.properties.subject import AUTOCAST, UNDER, BoolArray, FloatArray, Gradients, Profile, Result
+from attnspec.properties.subject import (
+    AUTOCAST,
+    NARROW,
+    NARROW_KEYS,
+    UNDER,
+    BoolArray,
+    FloatArray,
+    Gradients,
+    Profile,
+    Result,
+)
 from attnspec.properties.verdict import BadResult, Observation, Refused, ValueFailure, first_line
 from attnspec.randomness import seeded
 from attnspec.refusals import OPTIONS, condition, given
@@ -90,6 +100,8 @@ class FunctionSubject:
         around = next((n.removeprefix(UNDER) for n in need if n.startswith(UNDER)), None)
         if around is not None:
             return self._under(around, q, k, v, asked, dtype, storage)
+        if NARROW_KEYS in need:
+            return self._with_narrow_keys(q, k, v, asked, dtype)
         extras = {e: place for e in returned.SWITCHES if e in need and (place := self.profile.get(e)) is not None}
         switches = {place.switch for place in extras.values()} or {None}
         calls = {
@@ -124,6 +136,24 @@ class FunctionSubject:
         if around == AUTOCAST:  # whose outputs may be of its dtype
             self.observations = {key: o for key, o in self.observations.items() if key in seen or o.kind != "dtype"}
         return Result(call.out, dtype, changed=altered, seconds=call.seconds)
+
+    def _with_narrow_keys(self, q: FloatArray, k: FloatArray, v: FloatArray, asked: Mapping[str, Any], dtype: str) -> Result:
+        """The output for keys and values in NARROW. Errors: Refused, whatever is raised: any error will do."""
+        inputs, options = self._prepared(q, k, v, asked, dtype, "plain", gradient=False)
+        self.calls[-1]["need"] = (NARROW_KEYS,)
+        inputs |= {n: self.arrays.make(self.laid_out(x), NARROW) for n, x in (("k", k), ("v", v))}
+        try:
+            with self._around(asked):
+                native = self._called(inputs, options)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:
+            raise Refused(f"keys and values in {NARROW} beside queries in {dtype}", error) from error
+        seen = set(self.observations)
+        out = self._returned(native, (*q.shape[:3], v.shape[3]), dtype)
+        # Which dtype is right for the output is nowhere said.
+        self.observations = {key: o for key, o in self.observations.items() if key in seen or o.kind != "dtype"}
+        return Result(out, dtype)
 
     def vjp(self, q: FloatArray, k: FloatArray, v: FloatArray, cotangent: FloatArray, **same: Any) -> Gradients:
         dtype, storage = same.pop("dtype", "float32"), same.pop("storage", "plain")

@@ -11,7 +11,7 @@ from attnspec.function import FunctionSubject
 from attnspec.model import ModelSubject
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim
-from attnspec.properties.subject import UNDER
+from attnspec.properties.subject import NARROW, NARROW_KEYS, UNDER
 from attnspec.properties.verdict import Evidence
 from attnspec.report.script_of_model import script_of_model
 from attnspec.surroundings import WRITTEN
@@ -83,7 +83,8 @@ def _call(number: int, call: dict[str, Any], subject: FunctionSubject, expressio
     lines = []
     for role, value in {**inputs, **options}.items():
         if isinstance(value, np.ndarray):
-            text = subject.arrays.literal(value, "bool" if value.dtype == bool else dtype)
+            own = NARROW if role in ("k", "v") and NARROW_KEYS in call.get("need", ()) else dtype
+            text = subject.arrays.literal(value, "bool" if value.dtype == bool else own)
             if role in inputs:
                 storage = call.get("storage", "plain")
                 text = f"stored({text})" if storage in VIEWS and storage in subject.arrays.storages else text

@@ -19,7 +19,7 @@ from attnspec.properties.claim import claims
 from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
-from attnspec.small_models import MODELS
+from attnspec.small_models import NAMES
 from attnspec.target import load
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -302,7 +302,7 @@ def test_a_model_that_cannot_read_cannot_be_audited(here: Path, cli: Run, name: 
 
 
 def test_our_own_models_offer_everything() -> None:
-    for name in MODELS:
+    for name in NAMES:
         profile = subject_of(load(f"impl:{name}", {})).profile
         assert not {f for f, reason in profile.features.items() if reason and "source" not in f}, name
 
@@ -311,7 +311,7 @@ def test_the_names_of_the_variants() -> None:
     assert list(model_variants.VARIANTS) == list(VARIANTS)
 
 
-@pytest.mark.parametrize("target", [*(f"impl:{n}" for n in MODELS), *(f"lm-variant:{n}" for n in VARIANTS)])
+@pytest.mark.parametrize("target", [*(f"impl:{n}" for n in NAMES), *(f"lm-variant:{n}" for n in VARIANTS)])
 def test_no_alarm_on_a_correct_model(target: str, commit_seed: int) -> None:
     report = attnspec.audit(target, seed=commit_seed, profile="drawn", in_process=True)
     assert report.exit_code == 0

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from attnspec.adapters import Adapter
-from attnspec.small_models import MODELS, model
+from attnspec.small_models import NAMES, model
 
 TARGETS = {"attention": "attnspec.impl.attention.attention"}
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    if name in MODELS:
+    if name in NAMES:
         return model(name), {}
     module, _, attribute = TARGETS[name].rpartition(".")
     function = getattr(importlib.import_module(module), attribute)
@@ -27,7 +27,7 @@ def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], di
 
 
 def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    if name in MODELS:
+    if name in NAMES:
         return "from attnspec.small_models import model", f"model({name!r})"
     module, _, attribute = TARGETS[name].rpartition(".")
     if "path" not in options:
@@ -40,7 +40,7 @@ def _expression(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
 
 ADAPTER = Adapter(
     name="impl",
-    targets=TARGETS | dict.fromkeys(MODELS, "a small model"),
+    targets=TARGETS | dict.fromkeys(NAMES, "a small model"),
     options=("path",),
     load=_load,
     expression=_expression,

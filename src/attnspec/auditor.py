@@ -26,6 +26,7 @@ from attnspec.properties.oracle import CLOCK
 from attnspec.properties.spec import SPEC
 from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Level, Record, Verdict, exit_code, number
+from attnspec.report import leakage
 from attnspec.report.script import script
 from attnspec.search import BUDGETS, Budget, search
 from attnspec.target import Loaded, wrap
@@ -111,6 +112,7 @@ class Report:
     profile: Profile | None = None
     records: list[Record] = field(default_factory=list)
     scripts: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, Path | None] = field(default_factory=dict)  # of leaks, by case; None without a library that draws
     seconds: float = 0.0
     cannot_run: str | None = None
     interrupted: bool = False
@@ -347,8 +349,14 @@ def script_path(case: Case, target: str) -> Path:
     return CASES / f"{case.id}-{re.sub(r'[^A-Za-z0-9_.]+', '-', target)[-40:].strip('-.')}.py"
 
 
+def picture_path(case: Case, target: str) -> Path:
+    """Where the leakage map of a case on a target is kept."""
+    script = script_path(case, target)
+    return script.with_name(f"{script.stem}-leak.png")
+
+
 def keep_cases(report: Report, folder: Path) -> None:
-    """Writes each minimal case, its target and its script under `.attnspec/cases`, where `replay` looks."""
+    """Writes each minimal case, its target, its script and its leakage map under `.attnspec/cases`, where `replay` looks."""
     for record in report.records:
         if record.case is None:
             continue
@@ -359,6 +367,10 @@ def keep_cases(report: Report, folder: Path) -> None:
         (cases / f"{record.case.id}.target").write_text("\n".join(lines) + "\n")
         if record.case.id in report.scripts:
             (folder / script_path(record.case, report.target)).write_text(report.scripts[record.case.id])
+        if record.leak is not None:
+            path = picture_path(record.case, report.target)
+            drawn = leakage.write(record.leak, folder / path, f"{record.claim} on {report.target}, case {record.case.id}")
+            report.pictures[record.case.id] = path if drawn else None
 
 
 def _inapplicable(unit: Unit, claim: Claim, profile: Profile) -> Record | None:

@@ -218,7 +218,8 @@ def test_a_leak_is_localised(here: Path, cli: Run) -> None:
     assert ((influence > 0) & below == reached).all()
     assert 0 < influence[below].max() < 0.01
     assert (influence[~below] > 0).all()
-    assert len([line for line in done.stdout.splitlines() if line.startswith("  token")]) == len(influence)
+    shown = [line.split()[2:] for line in done.stdout.splitlines() if line.startswith("  token")]
+    assert shown == [[".ox"[1 + below[t, s]] if x else "." for s, x in enumerate(row)] for t, row in enumerate(influence)]
 
 
 def test_a_run_goes_on_where_it_was_interrupted(here: Path, cli: Run) -> None:

@@ -200,7 +200,7 @@ def causes(record: Record) -> list[str]:
 
 
 def reproduce(case: Case, report: Report) -> list[str]:
-    from attnspec.auditor import script_path
+    from attnspec.kept_cases import script_path
 
     lines = [f"Reproduce  attnspec replay {case.id[:4]}   (.attnspec/cases/{case.id}.json)"]
     text = report.scripts.get(case.id)

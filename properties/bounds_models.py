@@ -26,8 +26,8 @@ def why(dtype: str) -> str:
 
 
 def lively(change: FloatArray, want: FloatArray) -> bool:
-    """Whether a change of the logits is large enough to show what is wrong."""
-    return bool(np.abs(change).max(initial=0.0) > LIVE * _largest(want))
+    """Whether a change of the logits is large enough to show what is wrong; numbers that are none show nothing."""
+    return bool(np.abs(change[~np.isnan(change)]).max(initial=0.0) > LIVE * _largest(want))
 
 
 def _largest(want: FloatArray) -> float:

@@ -36,6 +36,14 @@ def tokens(model: LanguageModel, case: Case, name: str, rows: int, count: int) -
     return np.asarray(low + order[:, np.arange(count) % (high - low)])
 
 
+def others(model: LanguageModel, ids: Ids, by: Ids | int) -> Ids:
+    """Another word for each id, the one that is 1 + `by` words further. Errors: Inapplicable if there is only one."""
+    low, high = model.profile.get("tokens", (0, model.vocab_size))
+    if high - low < 2:
+        raise Inapplicable("the model takes one word only, and no token can be another")
+    return np.asarray(low + (ids - low + 1 + by % (high - low - 1)) % (high - low))
+
+
 def real_tokens(case: Case, name: str, rows: int, count: int) -> BoolArray:
     """[rows,count]: which tokens of a padded call are real, on the side that the case says.
 

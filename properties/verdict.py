@@ -103,10 +103,11 @@ class Depends(msgspec.Struct, frozen=True):
 class Leak(msgspec.Struct, frozen=True):
     """Which token of a model reaches which position, and the first module that lets the future reach the past.
 
-    `influence[t][s]` is how far another token at t moves the logits at s, in units of the largest; s < t is a leak.
+    `influence[t][s]` is how far another token at t moves the logits at s, in units of the largest; s < t is a leak. It is
+    "inf" where numbers become infinite, or not numbers.
     """
 
-    influence: tuple[tuple[float, ...], ...]
+    influence: tuple[tuple[float | str, ...], ...]
     module: str | None = None
 
 

@@ -58,5 +58,5 @@ def test_the_wheel_is_complete(wheel: zipfile.ZipFile) -> None:
     for package in SETTINGS["tool"]["setuptools"]["packages"]:
         for source in folder_of(package).glob("*.py"):
             assert f"{package.replace('.', '/')}/{source.name}" in names
-    for data in ("report/report.html.jinja", "properties/mutants/kill_matrix.json", "py.typed"):
+    for data in ("report/report.html.jinja", "report/leakage.html.jinja", "properties/mutants/kill_matrix.json", "py.typed"):
         assert f"attnspec/{data}" in names

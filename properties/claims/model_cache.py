@@ -13,7 +13,7 @@ from attnspec.properties.models import LanguageModel
 from attnspec.properties.programs import SIDES, Op, Programs, Step
 from attnspec.properties.sessions import Session, at_once, real_tokens, tokens
 from attnspec.properties.subject import FloatArray
-from attnspec.properties.verdict import Refused
+from attnspec.properties.verdict import Inapplicable, Refused
 
 SHAZEER = Source("arXiv:1911.02150", "2.4")
 EVERYTHING: tuple[Op, ...] = ("append", "ragged", "reorder", "crop", "fork", "begin", "other", "restart")
@@ -272,6 +272,8 @@ def too_many_tokens_raise(model: LanguageModel, case: Case) -> None:
     Nothing wraps, is clamped or is overwritten in silence. What still fits is read after that.
     """
     dtype, B, most = model.profile["dtypes"][0], case.sizes.B, model.max_length
+    if most < 3:
+        raise Inapplicable(f"max_length is {most}: there is no call that fits beside one that does not")
     ids = tokens(model, case, "too many", B, most + 1)
     none_of(_answers(lambda: model.logits(ids)), f"logits of {most + 1} tokens at once, where max_length is {most}")
     state, read = model.start(B), 0
@@ -319,6 +321,8 @@ def _answers(call: Callable[[], object]) -> tuple[str, ...]:
 def every_row_has_room(model: LanguageModel, case: Case) -> None:
     """A row may hold max_length real tokens, whatever other rows hold and however much padding was read on the way."""
     dtype, B, T, most = model.profile["dtypes"][0], case.sizes.B, case.sizes.T, model.max_length
+    if most < 2:
+        raise Inapplicable(f"max_length is {most}: no row can differ from a full one")
     state, number = model.start(B), 0
     rows: list[list[int]] = [[] for _ in range(B)]
     last: list[FloatArray] = [np.zeros(model.vocab_size) for _ in range(B)]

@@ -9,7 +9,7 @@ from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike
 from attnspec.properties.models import Ids, LanguageModel
 from attnspec.properties.programs import Programs
-from attnspec.properties.sessions import tokens
+from attnspec.properties.sessions import others, tokens
 
 VASWANI = Source("arXiv:1706.03762", "3.2.3")
 
@@ -48,9 +48,8 @@ def one_changed_in_each_row(model: LanguageModel, case: Case) -> Ids:
     """[1+T,T]: a sequence, and for each t a copy with another token at t."""
     T = case.sizes.T
     rows = np.repeat(tokens(model, case, "ids", 1, T), T + 1, axis=0)
-    low, high = model.profile.get("tokens", (0, model.vocab_size))
     at = np.arange(T)
-    rows[at + 1, at] = low + (rows[at + 1, at] - low + 1 + case.seed % (high - low - 1)) % (high - low)
+    rows[at + 1, at] = others(model, rows[at + 1, at], case.seed)
     return rows
 
 

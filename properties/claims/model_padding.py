@@ -10,7 +10,7 @@ from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike
 from attnspec.properties.models import LanguageModel
 from attnspec.properties.programs import SIDES, Programs
-from attnspec.properties.sessions import at_once, real_tokens, tokens
+from attnspec.properties.sessions import at_once, others, real_tokens, tokens
 
 MASK = Source("https://huggingface.co/docs/transformers/glossary", "attention mask")
 
@@ -88,7 +88,7 @@ def what_padding_holds_does_not_matter(model: LanguageModel, case: Case) -> None
     dtype, B, T = model.profile["dtypes"][0], case.sizes.B, case.sizes.T
     ids, real = tokens(model, case, "ids", B, T), real_tokens(case, "ids", B, T)
     low, high = model.profile.get("tokens", (0, model.vocab_size))
-    junk = low + (ids - low + 1 + numbers.below(high - low - 1, case.seed, "junk", (B, T))) % (high - low)
+    junk = others(model, ids, numbers.below(max(1, high - low - 1), case.seed, "junk", (B, T)))
     plain = model.logits(ids, real)
     got = model.logits(np.where(real, ids, junk), real)
     as_words = model.logits(np.where(real, ids, junk)) - model.logits(ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attnspec.properties import bounds_models, numbers
+from attnspec.properties import numbers
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike, nonzero, within
@@ -116,8 +116,8 @@ def gradients_of_rows_add_up(model: LanguageModel, case: Case) -> None:
 def gradients_are_slopes(model: LanguageModel, case: Case) -> None:
     """The gradients of a weight are the slope of the summed loss in a direction that is drawn, by central differences.
 
-    (L(w + h d) - L(w - h d)) / 2h = d · gradient, but for h² and rounding / h. Where h and h/2 differ by more than that, the loss
-    has a kink between, as that of a ReLU, and the weight says nothing.
+    (L(w + h d) - L(w - h d)) / 2h = d · gradient, but for h² and rounding / h. Where h and h/2 differ by more than
+    that, the loss has a kink between, as that of a ReLU, and the weight says nothing.
     """
     if model.profile["dtypes"][0] != "float64":
         raise Inapplicable("slopes by differences want float64")

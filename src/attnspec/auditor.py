@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,7 +29,6 @@ from attnspec.report.script import script
 from attnspec.search import BUDGETS, Budget, search
 from attnspec.target import Loaded, wrap
 
-CASES = Path(".attnspec") / "cases"
 RUN_FORMAT = "attnspec-run/1"
 DEFAULT_SEED = 2718
 
@@ -111,6 +109,7 @@ class Report:
     profile: Profile | None = None
     records: list[Record] = field(default_factory=list)
     scripts: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, Path | None] = field(default_factory=dict)  # of leaks, by case; None without a library that draws
     seconds: float = 0.0
     cannot_run: str | None = None
     interrupted: bool = False
@@ -144,9 +143,9 @@ class Report:
             grouped.setdefault(record.claim, []).append(record)
         return {i: grouped[i] for i in claims() if i in grouped}
 
-    def header(self) -> dict[str, Any]:
+    def header_line(self) -> bytes:
         profile = msgspec.to_builtins(self.profile) if self.profile else None
-        return {
+        header = {
             "format": RUN_FORMAT,
             "spec": SPEC,
             "target": self.target,
@@ -155,20 +154,23 @@ class Report:
             "seed": self.seed,
             "subject": profile,
         }
+        return msgspec.json.encode(header)
 
-    def to_json(self, path: str | Path | None = None) -> str:
-        """NDJSON: the header, one line a record, and the summary with the exit code."""
-        counts = {v.value: sum(r.verdict is v for r in self.records) for v in Verdict}
+    def summary_line(self) -> bytes:
         summary = {
             "format": RUN_FORMAT,
-            "summary": counts,
+            "summary": {v.value: sum(r.verdict is v for r in self.records) for v in Verdict},
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 2),
             "reason": self.cannot_run,
         }
-        lines = [msgspec.json.encode(self.header()), *(r.line() for r in self.records)]
+        return msgspec.json.encode(summary)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """NDJSON: the header, one line a record, and the summary with the exit code."""
+        lines = [self.header_line(), *(r.line() for r in self.records)]
         if not self.interrupted:  # a file without the summary was interrupted
-            lines.append(msgspec.json.encode(summary))
+            lines.append(self.summary_line())
         text = b"\n".join(lines).decode() + "\n"
         if path is not None:
             Path(path).write_text(text)
@@ -191,13 +193,15 @@ def audit(
     in_process: bool | None = None,
     jobs: int | None = None,
     progress: Callable[[Unit, Record], None] | None = None,
+    begun: Callable[[Report, Sequence[Unit]], None] | None = None,
     **options: Any,
 ) -> Report:
     """Audits an attention function against the claims.
 
     A target string runs in worker processes, two for more than a few claims (lanes.py), so that a crash or a hang costs one
     verdict; a callable, which may not be picklable, runs in this process. `jobs` says how many of the processes work at a
-    time: 1, or as many as there are cores; the verdicts are the same. `options` are the declarations of `attnspec audit -o`.
+    time: 1, or as many as there are cores; the verdicts are the same. `begun` is called once it is known what there is to do,
+    `progress` for each unit that is done. `options` are the declarations of `attnspec audit -o`.
 
     Errors: UsageError for a target or option that cannot be used; UnknownClaim for a selection that matches nothing.
     """
@@ -218,7 +222,7 @@ def audit(
     with ExitStack() as stack:
         for runner in runners:
             stack.enter_context(runner)
-        return _audit(name, dict(options), chosen, BUDGETS[profile], seed, runners, jobs, progress)
+        return _audit(name, dict(options), chosen, BUDGETS[profile], seed, runners, jobs, progress, begun)
 
 
 class ClaimViolation(AssertionError):
@@ -258,6 +262,7 @@ def _audit(
     runners: list[Any],
     jobs: int,
     progress: Callable[[Unit, Record], None] | None,
+    begun: Callable[[Report, Sequence[Unit]], None] | None,
 ) -> Report:
     from attnspec.errors import CannotRun
 
@@ -276,6 +281,8 @@ def _audit(
         profile = report.profile = _profile(runners, jobs)
         chosen = [claim for claim in chosen if claim.applies_to(profile.get("kind", "attention"))]
         units = [unit for unit, _ in _units(target, options, chosen, budget, seed, profile["dtypes"])]
+        if begun is not None:
+            begun(report, units)
         tasks = [Task(place, unit.claim, unit) for place, unit in enumerate(units)]
         work_through(shared(tasks, len(runners)), [_lane(runner, profile) for runner in runners], jobs, done)
         report.records = [found[place] for place in sorted(found)]
@@ -340,25 +347,6 @@ def explained(report: Report, claim: Claim, dtype: str, runner: Any) -> Record:
     explain(report.records)
     depend(report.records[-1:], runner)
     return report.records[-1]
-
-
-def script_path(case: Case, target: str) -> Path:
-    """Where the stand-alone script of a case on a target is kept: the case may fail on others too."""
-    return CASES / f"{case.id}-{re.sub(r'[^A-Za-z0-9_.]+', '-', target)[-40:].strip('-.')}.py"
-
-
-def keep_cases(report: Report, folder: Path) -> None:
-    """Writes each minimal case, its target and its script under `.attnspec/cases`, where `replay` looks."""
-    for record in report.records:
-        if record.case is None:
-            continue
-        cases = folder / CASES
-        cases.mkdir(parents=True, exist_ok=True)
-        (cases / f"{record.case.id}.json").write_text(record.case.to_json() + "\n")
-        lines = [report.target, *(f"{k}={v}" for k, v in report.options.items())]
-        (cases / f"{record.case.id}.target").write_text("\n".join(lines) + "\n")
-        if record.case.id in report.scripts:
-            (folder / script_path(record.case, report.target)).write_text(report.scripts[record.case.id])
 
 
 def _inapplicable(unit: Unit, claim: Claim, profile: Profile) -> Record | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from attnspec import __version__
 from attnspec.errors import UsageError
+from attnspec.progress import Progress
 from attnspec.run_file import RunFile
 
 if TYPE_CHECKING:
@@ -37,8 +39,7 @@ class _Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # nothing is known then, least of all that a claim is violated
-            traceback.print_exc()
-            click.echo(f"attnspec: error of attnspec itself: {type(error).__name__}: {error}", err=True)
+            click.echo(_broken(error), err=True)
             raise SystemExit(3) from None
         except KeyboardInterrupt:  # before or after the audit itself; click would make it 1, "violated"
             raise SystemExit(130) from None
@@ -47,6 +48,10 @@ class _Group(click.Group):
 def _refuse(message: str) -> int:
     click.echo(f"attnspec: error: {message}", err=True)
     return 2
+
+
+def _broken(error: Exception) -> str:
+    return f"{''.join(traceback.format_exception(error))}attnspec: error of attnspec itself: {type(error).__name__}: {error}"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -135,32 +140,42 @@ def audit(
 
     declarations(options)
     _selected(settings)
-    reports, code, resumed = [], 0, False
     if resume and settings["json_file"] is None:
         raise UsageError("--resume: it reads what was finished from the --json file; name that file too")
-    file = RunFile(settings["json_file"], resume=resume) if settings["json_file"] is not None else None
-    for target in targets:
-        done = file.finished(target, options, settings["profile"], settings["seed"]) if file is not None else None
-        if done is not None:
-            click.echo(f"{target}: done before, exit {done}")
-            code, resumed = _worse(code, done), True
-            continue
-        try:
-            report = _one(target, options, in_process, settings)
-        except UsageError as error:
-            if len(targets) == 1:
-                raise
-            click.echo(f"attnspec: {error}", err=True)
-            code = code if keep_going_ok else _worse(code, 3)
-            continue
-        reports.append(report)
-        if file is not None:
-            file.add(report)
-        code = _worse(code, report.exit_code)
-        if report.interrupted:
-            break
-    _written(reports, settings, file)
+    reports, code, resumed = [], 0, False
+    with _run_file(settings, resume=resume) as file:
+        for number, target in enumerate(targets, start=1):
+            done = file.finished(target, options, settings["profile"], settings["seed"]) if file is not None else None
+            if done is not None:
+                click.echo(f"{target}: done before, exit {done}")
+                code, resumed = _worse(code, done), True
+                continue
+            place = f"{number}/{len(targets)}" if len(targets) > 1 else ""
+            try:
+                report = _one(target, options, in_process, settings, file, place)
+            except Exception as error:
+                if len(targets) == 1:
+                    raise
+                usage = isinstance(error, UsageError)
+                click.echo(f"attnspec: {error}" if usage else _broken(error), err=True)
+                code = code if usage and keep_going_ok else _worse(code, 3)
+                continue
+            reports.append(report)
+            code = _worse(code, report.exit_code)
+            if report.interrupted:
+                break
+    _written(reports, settings)
     raise SystemExit(code if reports or resumed else _worse(code, 5))  # an audit that exercised nothing is not green
+
+
+def _run_file(settings: dict[str, Any], *, resume: bool = False) -> AbstractContextManager[RunFile | None]:
+    """The file of --json, if one is wanted. Errors: UsageError."""
+    path, folder = settings["json_file"], settings["report_folder"]
+    if path is None:
+        return nullcontext()
+    if folder is not None and path.resolve() == (folder / "results.ndjson").resolve():
+        raise UsageError(f"--json {path}: --report {folder} writes a file of that name; leave --json out, or name another")
+    return RunFile(path, resume=resume)
 
 
 def _selected(settings: dict[str, Any]) -> None:
@@ -174,13 +189,31 @@ def _worse(*codes: int) -> int:
     return max(codes, key=lambda code: (0, 5, 3, 1, 130, 2).index(code))
 
 
-def _one(target: str, options: dict[str, Any], in_process: bool, settings: dict[str, Any]) -> Report:
-    """Audits one target, shows progress and prints its report."""
+def _one(
+    target: str,
+    options: dict[str, Any],
+    in_process: bool,
+    settings: dict[str, Any],
+    file: RunFile | None,
+    place: str,
+) -> Report:
+    """Audits one target, shows progress, writes down what is found as it is found, and prints the report."""
     from attnspec.auditor import audit as run
-    from attnspec.auditor import keep_cases
+    from attnspec.kept_cases import keep_cases
     from attnspec.report.terminal import render
 
-    with _Progress(target) as progress:
+    with Progress(target, place) as progress:
+
+        def begun(report: Report, units: Sequence[Unit]) -> None:
+            progress.begin(units)
+            if file is not None:
+                file.begin(report)
+
+        def found(unit: Unit, record: Record) -> None:
+            progress.done(unit, record)
+            if file is not None:
+                file.found(record)
+
         report = run(
             target,
             select=settings["select"],
@@ -190,44 +223,21 @@ def _one(target: str, options: dict[str, Any], in_process: bool, settings: dict[
             timeout=settings["timeout"],
             in_process=in_process or None,
             jobs=settings.get("jobs"),
-            progress=progress,
+            progress=found,
+            begun=begun,
             **options,
         )
     report.fail_on = settings["fail_on"]
+    if file is not None:
+        file.finish(report)
     keep_cases(report, Path.cwd())
     click.echo(render(report, verbose=settings["verbose"]))
     return report
 
 
-class _Progress:
-    """A status line on a terminal; nothing where output is collected."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._shown = sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-    def __call__(self, unit: Unit, record: Record) -> None:
-        self.say(f"{unit.claim} {unit.dtype} {record.verdict.value}")
-
-    def say(self, text: str) -> None:
-        if self._shown:
-            click.echo(f"\r\x1b[K{self._target}: {text}", nl=False, err=True)
-
-
-def _written(reports: list[Report], settings: dict[str, Any], file: RunFile | None = None) -> None:
-    """Says where results are; what was not written as it came is written now."""
+def _written(reports: list[Report], settings: dict[str, Any]) -> None:
+    """Writes the HTML report if one is wanted, and says where results are."""
     if settings["json_file"] is not None:
-        if file is None:
-            file = RunFile(settings["json_file"])
-            for report in reports:
-                file.add(report)
         click.echo(f"results: {settings['json_file']}")
     if settings["report_folder"] is not None:
         from attnspec.report.html import write
@@ -263,7 +273,7 @@ def compare(a: str, b: str, json_file: Path | None, verbose: bool, **settings: A
         if twice := next((key for key in settings[own] if key in options), None):
             raise UsageError(f"-{own[0]} {twice}: -o gives it for both already; give {twice} once for each, or for both")
         declarations(options | settings[own])
-    with _Progress(f"{a} | {b}") as progress:
+    with Progress(f"{a} | {b}") as progress:
         found = run(a, b, progress=lambda dtype, case: progress.say(f"{case.claim} {dtype}"), **settings, **options)
     keep_cases(found, Path.cwd())
     click.echo(render(found, verbose=verbose))
@@ -283,7 +293,7 @@ def compare(a: str, b: str, json_file: Path | None, verbose: bool, **settings: A
 @click.option("--in-process", is_flag=True, help="No worker process: for debuggers.")
 def replay(case: str, target: str | None, options: dict[str, Any], in_process: bool) -> None:
     """Replay a case: a file, or a prefix (4 or more characters) of an id in .attnspec/cases/."""
-    from attnspec.auditor import CASES
+    from attnspec.kept_cases import CASES
     from attnspec.replay import find, replay_case
     from attnspec.report.terminal import render
 
@@ -319,4 +329,6 @@ def demo(**settings: Any) -> None:
     """Audit a broken example and real implementations; succeeds exactly when it finds what it must find."""
     from attnspec.demo import run
 
-    raise SystemExit(run(settings, _one, _written))
+    with _run_file(settings) as file:
+        code = run(settings, partial(_one, file=file), _written)
+    raise SystemExit(code)

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from attnspec.auditor import CASES, DEFAULT_SEED
+from attnspec.auditor import DEFAULT_SEED
 from attnspec.draws import drawn
 from attnspec.errors import CannotRun
+from attnspec.kept_cases import CASES
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Claim, claims
 from attnspec.properties.reduction import reduced

@@ -61,7 +61,7 @@ def _model_of(loaded: Loaded) -> ModelSubject:
         except FAILED as error:
             said.append(f"  {name}: {error}")
     seen = "\n".join(dict.fromkeys(said))
-    raise CannotRun(f"{loaded.name} cannot give the logits of five tokens. Tried:\n{seen}")
+    raise CannotRun(f"{loaded.name} cannot give useful logits of five tokens. Tried:\n{seen}")
 
 
 def _subject_of(loaded: Loaded) -> FunctionSubject:

@@ -24,13 +24,13 @@ TARGETS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def run(
     settings: dict[str, Any],
-    audit_one: Callable[[str, dict[str, Any], bool, dict[str, Any]], Report],
+    audit_one: Callable[..., Report],
     write: Callable[[list[Report], dict[str, Any]], None],
 ) -> int:
     """0 exactly when the real ones hold and the broken one is caught by `mask.causal` with two tokens."""
     reports = []
-    for target, options in TARGETS:
-        reports.append(audit_one(target, options, False, settings))
+    for number, (target, options) in enumerate(TARGETS, start=1):
+        reports.append(audit_one(target, options, False, settings, place=f"{number}/{len(TARGETS)}"))
         click.echo("")
     rows = [_row(report) for report in reports]
     click.echo("\n".join(["verdicts", *rows]))

@@ -12,6 +12,7 @@ import numpy as np
 
 from attnspec import surroundings, torch_models
 from attnspec.adapters import Array, Arrays
+from attnspec.properties.bounds_models import LIMIT as LIMITS
 from attnspec.properties.models import Ids
 from attnspec.properties.subject import BoolArray, FloatArray, Profile
 from attnspec.properties.verdict import BadResult, Observation, Refused, first_line
@@ -223,6 +224,8 @@ class ModelSubject:
         wanted = (*ids.shape, self.vocab_size)
         if tuple(out.shape) != wanted:
             raise BadResult(f"the logits have shape {list(out.shape)}, expected {list(wanted)}: rows, tokens, words")
+        if (dtype := self.arrays.dtype_of(out)) not in LIMITS:
+            raise BadResult(f"the logits are {dtype}, expected one of {', '.join(LIMITS)}")
         return np.ascontiguousarray(self.arrays.widen(out))
 
 

@@ -12,6 +12,7 @@ from attnspec.adapters import Arrays
 from attnspec.model import FAILED, ModelSubject, TranslatorSubject
 from attnspec.properties.models import FEATURES, Ids
 from attnspec.properties.subject import BoolArray, Profile, Setting
+from attnspec.properties.verdict import BadResult
 from attnspec.target import Loaded
 
 LIMIT = 64  # a model whose limit is larger is not filled to it: that says nothing new and takes long
@@ -22,13 +23,13 @@ SUBJECTS = {"lm": ModelSubject, "seq2seq": TranslatorSubject}
 def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> ModelSubject:
     """The model as a subject with its profile: what it offers is found by asking for it once.
 
-    Errors: those of FAILED, if it cannot read five tokens.
+    Errors: those of FAILED, if it cannot read five tokens, or its logits are not such that claims can say something of them.
     """
     low, high = getattr(loaded.function, "tokens", (0, int(loaded.function.vocab_size)))  # type: ignore[attr-defined]  # ids without a meaning of their own
     settings = {"tokens": Setting((low, high), "inferred"), "kind": Setting(loaded.kind, "inferred")} | settings
     subject = SUBJECTS[loaded.kind](loaded.name, loaded.function, arrays, Profile(settings))
     ids = low + np.arange(5)[None] % (high - low)
-    subject.logits(ids)
+    _check(subject, ids, low + (ids - low + 1) % (high - low))
     dtype = arrays.dtype_of(subject.native(ids))
     offers = _Offers(subject, dict(getattr(loaded.function, "lacks", {})))
     two = np.concatenate([ids, ids[:, ::-1]])
@@ -60,6 +61,18 @@ def probed(loaded: Loaded, arrays: Arrays, settings: dict[str, Setting]) -> Mode
     subject.profile = Profile(found | settings, missing | offers.features)
     subject.observations.clear()
     return subject
+
+
+def _check(subject: ModelSubject, ids: Ids, others: Ids) -> None:
+    """Reads both. Errors: Refused; BadResult if the logits are such that no claim could find fault with them."""
+    first, second = subject.logits(ids), subject.logits(others)
+    if not np.isfinite(first).any():
+        raise BadResult(f"no logit is a finite number; the first is {first.flat[0]}")
+    constant = np.broadcast_to(first[:, :1], first.shape)
+    if np.array_equal(first, constant, equal_nan=True) and np.array_equal(second, constant, equal_nan=True):
+        raise BadResult(
+            "the logits are the same whatever was read, so nothing wrong would show; give it weights other than 0"
+        )
 
 
 def _probe_source(subject: TranslatorSubject, offers: _Offers, two: Ids, some: BoolArray) -> None:

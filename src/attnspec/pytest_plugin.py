@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from attnspec.auditor import DEFAULT_SEED, Report, explained, keep_cases
+from attnspec.auditor import DEFAULT_SEED, Report, explained
 from attnspec.errors import CannotRun, UsageError
+from attnspec.kept_cases import keep_cases
 from attnspec.properties.claim import Claim
 from attnspec.properties.claim import select as chosen_claims
 from attnspec.properties.verdict import Level, Record, Verdict, failing_levels

@@ -13,6 +13,7 @@ from typing import Any
 
 import hypothesis
 import msgspec
+import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.strategies import SearchStrategy
 
@@ -184,7 +185,7 @@ class _Run:
         """Runs the claim on one case and notes what it amounted to. Raises Violation."""
         o = self.outcome
         self.subject.calls.clear()
-        with ledger() as book:
+        with ledger() as book, np.errstate(invalid="ignore", over="ignore"):  # of a subject whose numbers are not finite
             try:
                 self.claim.body(self.subject, case)
             except Refused as refused:
@@ -192,7 +193,9 @@ class _Run:
                 return
             except Inapplicable as outside:
                 o.outside += 1
-                o.reason = o.reason or f"no bound covers these cases: {outside}"
+                o.reason = o.reason or (
+                    f"no bound covers these cases: {outside}" if self.claim.of == "attention" else str(outside)
+                )
                 return
             except ValueFailure:
                 o.failing.append(case)

@@ -58,7 +58,7 @@ def _transformer(options: Mapping[str, Any]) -> nn.Module:
     from attnspec.impl.loss import cross_entropy
     from attnspec.impl.transformer import CausalLM, Seq2Seq
 
-    config = TransformerConfig(**TINY | options)
+    config = TransformerConfig(**TINY | dict(options))
     base: type[Any] = Seq2Seq if config.encoder_layers else CausalLM
 
     class Offering(base):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from attnspec.adapters import adapters
+from attnspec.checked_model import checked_model
 from attnspec.contracts import CONTRACTS
 from attnspec.errors import UsageError, nearest
 from attnspec.properties.claim import Kind
@@ -241,7 +242,7 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
         what = "attention functions of (q, k, v), and models with logits(ids) or logits(source, target)"
         raise UsageError(f"target {target!r} looks like a {UNAUDITED[kind]}; this version audits {what}")
     if kind in MODELS:
-        return Loaded(target, _checked_model(function, target), _declared(function, declared), {}, script, kind=MODELS[kind])
+        return Loaded(target, checked_model(function, target), _declared(function, declared), {}, script, kind=MODELS[kind])
     if not callable(function):
         raise UsageError(f"target {target!r} is a {type(function).__name__}, not callable: name a function of (q, k, v)")
     return Loaded(target, function, _declared(function, declared), {}, script)
@@ -249,16 +250,6 @@ def _judge(target: str, found: Any, declared: dict[str, Any], script: tuple[str,
 
 def _declared(found: Any, declared: dict[str, Any]) -> dict[str, Any]:
     return declarations(getattr(found, "__attnspec__", {})) | declared
-
-
-def _checked_model(model: Any, target: str) -> Any:
-    """The model. Errors: UsageError if it lacks what every language model has."""
-    for name, rule in (("logits", "logits(ids) -> [B,T,V]"), ("vocab_size", "vocab_size, how many words there are")):
-        if not hasattr(model, name):
-            raise UsageError(f"target {target!r}: a language model has {rule}; {type(model).__name__} has no {name!r}")
-    if hasattr(model, "start") != hasattr(model, "extend"):
-        raise UsageError(f"target {target!r}: start(batch) and extend(ids, state) come together; one of them is missing")
-    return model
 
 
 def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
@@ -299,7 +290,7 @@ def _kind(found: Any, declared: Mapping[str, Any]) -> str:
 
 def kind_of(found: Any) -> str:
     """`seq2seq` for what has `encode` and `logits` of two inputs, `lm` for what has `logits`, else `attention`."""
-    if not hasattr(found, "logits"):
+    if not callable(getattr(found, "logits", None)):
         return "attention"
     wanted = [p for p in parameters(found.logits) if p.default is p.empty and p.name != "self"]
     return "seq2seq" if hasattr(found, "encode") and len(wanted) > 1 else "lm"

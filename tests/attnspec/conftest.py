@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,16 @@ from pathlib import Path
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 PLAIN = '''
 import numpy as np
@@ -54,5 +66,19 @@ def cli(folder: Path) -> Run:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Run:
+    """Runs a real browser without a window; what it prints is the result."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine")
+    command = [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}"]
+    home = {**os.environ, "HOME": str(tmp_path)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True, env=home)
 
     return run

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,7 @@ import pytest
 from attnspec.auditor import Report, audit
 from attnspec.report.html import write
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +40,10 @@ def test_text_of_a_target_is_escaped(reports: list[Report], tmp_path: Path) -> N
     assert "<b>x</b>" not in write([renamed], tmp_path).read_text()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_a_browser_shows_it(reports: list[Report], tmp_path: Path) -> None:
+def test_a_browser_shows_it(reports: list[Report], tmp_path: Path, browser: Run) -> None:
     page, picture = write(reports, tmp_path / "report"), tmp_path / "page.png"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    assert BROWSER is not None
-    shown = subprocess.run(
-        [BROWSER, *QUIET, profile, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
+    shown = browser("--dump-dom", page.as_uri())
     assert '<table id="summary">' in shown.stdout
     assert shown.stdout.count('class="FAIL"') >= 2
-    command = [BROWSER, *QUIET, profile, "--window-size=1200,900", f"--screenshot={picture}", page.as_uri()]
-    subprocess.run(command, capture_output=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)})
+    browser("--window-size=1200,900", f"--screenshot={picture}", page.as_uri())
     assert picture.stat().st_size > 10_000

@@ -211,14 +211,16 @@ def test_a_leak_is_localised(here: Path, cli: Run) -> None:
     done = cli("audit", "layers.py::Stack", "--select", "mask.logits-causal", "--json", "out.ndjson")
     assert done.returncode == 1
     assert "First in   second" in done.stdout
-    found = json.loads((here / "out.ndjson").read_text().splitlines()[1])["leak"]
+    lines = map(json.loads, (here / "out.ndjson").read_text().splitlines())
+    (found,) = (line["leak"] for line in lines if line["format"] == "attnspec-result/1")
     influence = np.array(found["influence"])
     below = np.tril(np.ones_like(influence), -1) > 0
     reached = np.diag(np.ones(len(influence) - 1), -1) > 0  # the roll: each token reaches the position before it
     assert ((influence > 0) & below == reached).all()
     assert 0 < influence[below].max() < 0.01
     assert (influence[~below] > 0).all()
-    assert len([line for line in done.stdout.splitlines() if line.startswith("  token")]) == len(influence)
+    shown = [line.split()[2:] for line in done.stdout.splitlines() if line.startswith("  token")]
+    assert shown == [[".ox"[1 + below[t, s]] if x else "." for s, x in enumerate(row)] for t, row in enumerate(influence)]
 
 
 def test_a_run_goes_on_where_it_was_interrupted(here: Path, cli: Run) -> None:

@@ -25,6 +25,7 @@ import attnspec
 from attnspec import adapters as adapter_list
 from attnspec import causes, cli, contracts, search, target
 from attnspec.function import INTERNAL
+from attnspec.kept_cases import script_path
 from attnspec.properties import bounds_models, case, claim, compare, models, mutants, programs, subject, verdict
 from attnspec.properties.admitted import STORAGES
 from attnspec.report import terminal
@@ -224,7 +225,7 @@ def test_example_case_is_what_it_says() -> None:
     signed = read.signed()
     assert (read.id, read.sha256) == (signed.id, signed.sha256)
     assert json.loads(read.to_json()) == json.loads(text)  # every field is shown
-    assert f".attnspec/cases/{read.id}.py" in page("cases.md")
+    assert f"{script_path(read, 'kernel.py::attention')}" in page("cases.md")
     assert f"attnspec replay {read.id[:4]} " in page("cases.md")
 
 

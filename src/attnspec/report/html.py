@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from attnspec import __version__
 from attnspec.properties.claim import claims
 from attnspec.properties.spec import SPEC
+from attnspec.report import leakage
 from attnspec.report.terminal import claim_line, failure, header, profile_lines, status, summary
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def write(reports: list[Report], folder: Path) -> Path:
     environment = Environment(loader=PackageLoader("attnspec.report", "."), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html.jinja")
     path = folder / "index.html"
-    path.write_text(page.render(version=__version__, spec=SPEC, reports=[_shown(r) for r in reports]), encoding="utf-8")
+    shown = [_shown(r) for r in reports]
+    path.write_text(page.render(version=__version__, spec=SPEC, reports=shown, leakage=leakage), encoding="utf-8")
     (folder / "results.ndjson").write_text("".join(r.to_json() for r in reports), encoding="utf-8")
     return path
 
@@ -50,6 +52,10 @@ def _shown(report: Report) -> dict[str, Any]:
         "header": header(report),
         "cannot_run": report.cannot_run,
         "claims": rows,
-        "failures": [block.strip() for records in report.by_claim().values() if (block := failure(records, report))],
+        "failures": [
+            (block.strip(), next((leakage.drawn(r.leak) for r in records if r.leak), None))
+            for records in report.by_claim().values()
+            if (block := failure(records, report))
+        ],
         "profile": "\n".join(profile_lines(report.profile)) if report.profile else None,
     }

@@ -14,6 +14,7 @@ from attnspec.properties.claim import Claim, claims
 from attnspec.properties.proofs.proof import proofs
 from attnspec.properties.subject import Profile
 from attnspec.properties.verdict import Leak, Record, Verdict
+from attnspec.report.leakage import HOW
 
 if TYPE_CHECKING:
     from attnspec.auditor import Report
@@ -129,6 +130,8 @@ def failure(records: list[Record], report: Report) -> str | None:
     if also:
         lines.append(f"Also fails {', '.join(also)}")
     lines += leakage(worst.leak)
+    if worst.case is not None and worst.case.id in report.pictures:
+        lines.append(f"Picture    {report.pictures[worst.case.id] or HOW}")
     lines += precision(worst)
     lines += dependence(worst, {f"in {dtype}" for dtype in also})
     lines += _filled("Implies", sorted({r.claim for r in report.records if r.implied_by == worst.claim}))
@@ -145,10 +148,10 @@ def leakage(leak: Leak | None) -> list[str]:
         return []
     size = len(leak.influence)
     signs = [
-        "".join(" x"[s < t] if seen and s < t else " o"[seen > 0] if seen else " ." for s, seen in enumerate(row))
+        "".join(" ." if not seen else " x" if s < t else " o" for s, seen in enumerate(row))
         for t, row in enumerate(leak.influence)
     ]
-    worst = max((row[s] for t, row in enumerate(leak.influence) for s in range(t)), default=0.0)
+    worst = max((float(row[s]) for t, row in enumerate(leak.influence) for s in range(t)), default=0.0)
     rows = [f"  token {t:>3} {line}" for t, line in enumerate(signs)] if size <= 24 else []
     where = f"First in   {leak.module}" if leak.module else None
     head = f"Leak       {worst:.2g} of the largest logit; each row says which positions a token reaches (x: before it)"
@@ -197,7 +200,7 @@ def causes(record: Record) -> list[str]:
 
 
 def reproduce(case: Case, report: Report) -> list[str]:
-    from attnspec.auditor import script_path
+    from attnspec.kept_cases import script_path
 
     lines = [f"Reproduce  attnspec replay {case.id[:4]}   (.attnspec/cases/{case.id}.json)"]
     text = report.scripts.get(case.id)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 
-# What is imported first, because its default arguments (`dtype=torch.float32`) mean the real float32.
+# What is imported first, because its default arguments (`dtype=torch.float32`) mean the real float32; no version has all.
 LIBRARY = (
     "transformers.modeling_utils",
     "transformers.generation",
+    "transformers.generation_utils",
     "transformers.cache_utils",
     "transformers.loss.loss_utils",
 )
@@ -37,7 +39,8 @@ def in_float64() -> None:
     if early := models_imported():
         raise RuntimeError(f"{early[0]} is imported already; call in_float64() first, in a process of its own")
     for module in LIBRARY:
-        importlib.import_module(module)
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(module)
     torch.set_default_dtype(torch.float64)
     torch.float32 = torch.float = torch.float64
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]

@@ -40,10 +40,8 @@ class Past:
             self.lacks = dict.fromkeys(("cache", "reorder", "crop", "fork"), reason)
             return
         cache = getattr(out, self.name)
-        if (reason := self._keeps_order(cache)) is not None:
-            self.lacks["reorder"] = reason
-        if (reason := self._keeps_all(cache)) is not None:
-            self.lacks["crop"] = reason
+        reasons = {"reorder": self._why_no_reorder(cache), "crop": self._why_no_crop(cache)}
+        self.lacks = {feature: reason for feature, reason in reasons.items() if reason is not None}
 
     def given(self, cache: Any, past: int, new: int, accepts: set[str]) -> dict[str, Any]:
         """The arguments of a call that hand over what holds `past` slots, where `new` tokens follow."""
@@ -82,7 +80,7 @@ class Past:
             return cache
         return _of_assisted_decoding()(self.model, cache, kept)  # type: ignore[misc]  # offered only where it is there
 
-    def _keeps_order(self, cache: Any) -> str | None:
+    def _why_no_reorder(self, cache: Any) -> str | None:
         """Why rows cannot be chosen."""
         if not isinstance(cache, (tuple, list)):
             return None if hasattr(cache, "reorder_cache") else f"{type(cache).__name__} has no reorder_cache"
@@ -90,7 +88,7 @@ class Past:
             return _refusal(lambda: self.reorder(cache, _first_row(), 1))
         return f"{type(self.model).__name__} has no _reorder_cache, and the layout of its tuples is not known"
 
-    def _keeps_all(self, cache: Any) -> str | None:
+    def _why_no_crop(self, cache: Any) -> str | None:
         """Why the last slots cannot be forgotten."""
         if isinstance(cache, (tuple, list)):
             if self.name != "past_key_values" or _of_assisted_decoding() is None:
@@ -123,22 +121,29 @@ def _held(out: Any) -> tuple[Any, str, str]:
 def _reordered(model: Any, cache: Any, index: Tensor, rows: int) -> Any:
     """By the model's `_reorder_cache`, which is for beams: their number stays, and some layouts are read off it.
 
-    So the past is first repeated until it has rows enough, and what is too much is cut off. Its first axis is that of rows,
+    So the past is first repeated until it has rows enough, and what is too much is cut off. Beams share a source, so keys of a
+    source may be left as they are; like the memory, they go with their rows. The first axis of each tensor is that of rows,
     or of rows and heads, rows first.
     """
     import torch
 
     times = -(-len(index) // rows)
-    wide = _each(cache, lambda x: torch.cat([x] * times))
+    wide = _each(lambda x: torch.cat([x] * times), cache)
     padded = torch.cat([index, index.new_zeros(times * rows - len(index))])
-    return _each(model._reorder_cache(wide, padded), lambda x: x[: len(x) * len(index) // len(padded)])
+
+    def cut(before: Tensor, after: Tensor) -> Tensor:
+        by_row = after.unflatten(0, (len(padded), -1))
+        return by_row[index if after is before else slice(len(index))].flatten(0, 1)
+
+    return _each(cut, wide, model._reorder_cache(wide, padded))
 
 
-def _each(cache: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Tuples of tuples of tensors, each tensor changed."""
-    if isinstance(cache, (tuple, list)):
-        return type(cache)(_each(part, change) for part in cache)
-    return None if cache is None else change(cache)
+def _each(change: Callable[..., Tensor], *caches: Any) -> Any:
+    """Tuples of tuples of tensors, each tensor, or those at the same place in several, changed."""
+    first = caches[0]
+    if isinstance(first, (tuple, list)):
+        return type(first)(_each(change, *parts) for parts in zip(*caches, strict=True))
+    return None if first is None else change(*caches)
 
 
 def _by_object(cache: Any, change: Callable[[Any], None]) -> Any:

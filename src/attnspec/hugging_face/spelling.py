@@ -27,8 +27,8 @@ def own_fields(config: Any) -> list[str]:
     if is_dataclass(config):
         common = {f.name for f in fields(configuration())}
         return [f.name for f in fields(config) if f.name not in common]
-    made = inspect.signature((config if isinstance(config, type) else type(config)).__init__).parameters.values()
-    return [p.name for p in made if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    made = inspect.signature(config if isinstance(config, type) else type(config)).parameters.values()
+    return [p.name for p in made if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def text_config(config: Any, side: Literal["decoder", "encoder"]) -> Any:

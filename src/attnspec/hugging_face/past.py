@@ -121,9 +121,9 @@ def _held(out: Any) -> tuple[Any, str, str]:
 def _reordered(model: Any, cache: Any, index: Tensor, rows: int) -> Any:
     """By the model's `_reorder_cache`, which is for beams: their number stays, and some layouts are read off it.
 
-    So the past is first repeated until it has rows enough, and what is too much is cut off. Beams share a source, so keys of a
-    source may be left as they are; like the memory, they go with their rows. The first axis of each tensor is that of rows,
-    or of rows and heads, rows first.
+    So the past is first repeated until it has rows enough, and what is too much is cut off. Beams share a source, so keys of
+    a source may be left as they are; like the memory, they go with their rows. The first axis of each tensor is that of
+    rows, or of rows and heads, rows first.
     """
     import torch
 
@@ -132,8 +132,9 @@ def _reordered(model: Any, cache: Any, index: Tensor, rows: int) -> Any:
     padded = torch.cat([index, index.new_zeros(times * rows - len(index))])
 
     def cut(before: Tensor, after: Tensor) -> Tensor:
-        by_row = after.unflatten(0, (len(padded), -1))
-        return by_row[index if after is before else slice(len(index))].flatten(0, 1)
+        by_row = after.reshape(len(padded), -1, *after.shape[1:])
+        chosen = by_row[index] if after is before else by_row[: len(index)]
+        return chosen.flatten(0, 1)
 
     return _each(cut, wide, model._reorder_cache(wide, padded))
 

@@ -173,6 +173,14 @@ def test_what_tuples_cannot_do_is_said_with_a_reason() -> None:
 
 
 @pytest.mark.usefixtures("old")
+def test_only_keys_and_values_are_taken_to_have_rows_first() -> None:
+    """XLNet's `mems` are [S,B,M], whatever its `_reorder_cache` does."""
+    held = Past(OfRows(), SimpleNamespace(mems=(torch.zeros(4, 1, 8),)))
+    assert held.name == "mems"
+    assert set(held.lacks) == {"reorder", "crop"}
+
+
+@pytest.mark.usefixtures("old")
 def test_what_the_library_raises_is_the_reason() -> None:
     class Broken(Attends):
         def _reorder_cache(self, past_key_values: Any, beam_idx: Tensor) -> Any:

@@ -33,6 +33,7 @@ class Past:
         self.model, self.recording = model, recording
         if recording and not hasattr(getattr(library(), "DynamicCache", None), "activate_past_recording"):
             raise UsageError(f"recording=True: no cache of transformers {library().__version__} records; leave it out")
+        self.device = next(model.parameters()).device
         self.name, self.mask_of, self.slots = _held(out)
         self.lacks: dict[str, str] = {}
         if self.name is None:
@@ -51,7 +52,7 @@ class Past:
 
         given = {self.name: cache}
         if self.slots in accepts:
-            given[self.slots] = torch.arange(past, past + new)
+            given[self.slots] = torch.arange(past, past + new, device=self.device)
         return given
 
     def begun(self) -> Any:
@@ -65,7 +66,7 @@ class Past:
     def reorder(self, cache: Any, index: Tensor, rows: int) -> Any:
         """Rows index of the past of `rows` rows; a new object, as the library reorders in place."""
         cache = copy.deepcopy(cache)
-        if not isinstance(cache, (tuple, list)):
+        if not self._is_tuples(cache):
             cache.reorder_cache(index)
             return cache
         if self._reorders_tuples():
@@ -75,23 +76,23 @@ class Past:
     def crop(self, cache: Any, kept: int, gone: int) -> Any:
         """The first `kept` slots of kept + gone; a new object."""
         cache = copy.deepcopy(cache)
-        if not isinstance(cache, (tuple, list)):
+        if not self._is_tuples(cache):
             cache.crop(-gone)  # a positive number is refused: it meant something else once
             return cache
         return _of_assisted_decoding()(self.model, cache, kept)  # type: ignore[misc]  # offered only where it is there
 
     def _why_no_reorder(self, cache: Any) -> str | None:
         """Why rows cannot be chosen."""
-        if not isinstance(cache, (tuple, list)):
+        if not self._is_tuples(cache):
             return None if hasattr(cache, "reorder_cache") else f"{type(cache).__name__} has no reorder_cache"
         if self._reorders_tuples() or getattr(self.model, "_supports_cache_class", False):
-            return _refusal(lambda: self.reorder(cache, _first_row(), 1))
+            return _refusal(lambda: self.reorder(cache, self._first_row(), 1))
         return f"{type(self.model).__name__} has no _reorder_cache, and the layout of its tuples is not known"
 
     def _why_no_crop(self, cache: Any) -> str | None:
         """Why the last slots cannot be forgotten."""
-        if isinstance(cache, (tuple, list)):
-            if self.name != "past_key_values" or _of_assisted_decoding() is None:
+        if self._is_tuples(cache):
+            if _of_assisted_decoding() is None:
                 version = library().__version__
                 return f"nothing in transformers {version} crops tuples, and their layout differs between models"
             return _refusal(lambda: self.crop(cache, 1, 1))
@@ -104,10 +105,19 @@ class Past:
         forgets = any(hasattr(layer, "activate_past_recording") for layer in getattr(cache, "layers", []))
         return "a window forgets what leaves it; ask for recording=True" if forgets and not self.recording else None
 
+    def _first_row(self) -> Tensor:
+        import torch
+
+        return torch.zeros(1, dtype=torch.int64, device=self.device)
+
     def _reorders_tuples(self) -> bool:
         """Whether the model has a `_reorder_cache` of its own: that of all models only says that it is missing."""
         owner = next((c for c in type(self.model).__mro__ if "_reorder_cache" in vars(c)), None)
-        return owner is not None and owner.__module__.startswith(type(self.model).__module__)
+        return owner is not None and not owner.__module__.startswith("transformers.generation")
+
+    def _is_tuples(self, cache: Any) -> bool:
+        """Whether it is keys and values in tuples; what goes by other names may have its rows on any axis."""
+        return self.name == "past_key_values" and isinstance(cache, (tuple, list))
 
 
 def _held(out: Any) -> tuple[Any, str, str]:
@@ -160,12 +170,6 @@ def _of_assisted_decoding() -> Callable[[Any, Any, int], Any] | None:
         return getattr(importlib.import_module("transformers.generation.utils"), "_crop_past_key_values", None)
     except ImportError:
         return None
-
-
-def _first_row() -> Tensor:
-    import torch
-
-    return torch.zeros(1, dtype=torch.int64)
 
 
 def _refusal(call: Callable[[], object]) -> str | None:

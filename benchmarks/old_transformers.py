@@ -83,6 +83,8 @@ def cell(records: list[dict[str, Any]]) -> str:
     for verdict in ("VIOLATED", "UNKNOWN"):
         if found := [f"`{r['claim']}`" for r in verdicts if r["verdict"] == verdict]:
             parts.append(f"{len(found)} {verdict.lower()}: {', '.join(found)}")
+    if rest := sum(r["verdict"] == "NOT APPLICABLE" for r in verdicts):
+        parts.append(f"{rest} not applicable")
     return "; ".join(parts)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +23,7 @@ def test_a_cell_counts_what_holds_and_names_what_does_not() -> None:
         {"verdict": "UNKNOWN", "claim": "mask.padded-left"},
         {"verdict": "VIOLATED", "claim": "cache.reorder"},
     ]
-    assert old.cell(records) == "2 hold; 1 violated: `cache.reorder`; 1 unknown: `mask.padded-left`"
+    assert old.cell(records) == "2 hold; 1 violated: `cache.reorder`; 1 unknown: `mask.padded-left`; 1 not applicable"
     with pytest.raises(ValueError, match="not audited"):
         old.cell(records[:1])
 
@@ -34,6 +37,22 @@ def test_the_table_goes_behind_its_mark() -> None:
     assert old.filled(old.filled(page, text), text) == old.filled(page, text)
     with pytest.raises(ValueError, match="no line"):
         old.filled("# Title\n", text)
+
+
+def test_scripts_of_the_page_are_run_in_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def here(version: str) -> Path:
+        asked.append(version)
+        return Path(sys.prefix)
+
+    monkeypatch.setattr(old, "environment", here)
+    page = "Before.\n\n<!-- run: 4.51.3 -->\n```python\nprint(6 * 7)\n```\n\nIt prints\n\n```text\n41\n```\n\nAfter.\n"
+    assert old.rerun(page) == page.replace("41", "42")
+    assert asked == ["4.51.3"]
+    with pytest.raises(subprocess.CalledProcessError):
+        old.rerun(page.replace("print(6 * 7)", "raise SystemExit(2)"))
+    assert len(old.SCRIPT.findall(PAGE)) == PAGE.count("```python")
 
 
 def test_the_page_has_every_version_and_family_and_says_what_is_behind_each_finding() -> None:

@@ -110,12 +110,12 @@ def rerun(page: str) -> str:
 
 
 def filled(page: str, text: str) -> str:
-    """The page with this table behind its mark, up to an empty line."""
+    """The page with this table behind its mark, in place of one that is there."""
     head, found, rest = page.partition(MARK + "\n")
     if not found:
         raise ValueError(f"the page has no line {MARK}, behind which the table goes")
-    _, _, after = rest.partition("\n\n")
-    return f"{head}{found}{text}\n\n{after}"
+    after = re.sub(r"\A(\|.*\n)*", "", rest)  # what is there of an older table
+    return f"{head}{found}{text}\n{after}"
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ def test_the_table_goes_behind_its_mark() -> None:
     page = f"# Title\n\n{old.MARK}\n| old |\n\nWords after it.\n"
     assert old.filled(page, text) == f"# Title\n\n{old.MARK}\n{text}\n\nWords after it.\n"
     assert old.filled(old.filled(page, text), text) == old.filled(page, text)
+    assert old.filled(page.replace("| old |\n", ""), text) == old.filled(page, text)
     with pytest.raises(ValueError, match="no line"):
         old.filled("# Title\n", text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
 
@@ -39,8 +38,11 @@ def in_float64() -> None:
     if early := models_imported():
         raise RuntimeError(f"{early[0]} is imported already; call in_float64() first, in a process of its own")
     for module in LIBRARY:
-        with contextlib.suppress(ModuleNotFoundError):
+        try:
             importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise  # something that the library needs is missing
     torch.set_default_dtype(torch.float64)
     torch.float32 = torch.float = torch.float64
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]

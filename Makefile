@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check lint types docs alarms bench clean
+.PHONY: demo test check lint types docs alarms bench old-transformers clean
 
 $(BIN)/attnspec: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -54,5 +54,10 @@ bench: $(VENV)/bench-ready
 	$(BIN)/python benchmarks/quick_audit.py
 	$(BIN)/python -m benchmarks.models
 
+# Models of older versions of transformers, each version in an environment of its own in .venvs/ (minutes, and a gigabyte
+# each); writes the table of docs/audits/old-transformers.md. No part of `make test`.
+old-transformers:
+	$(PYTHON) benchmarks/old_transformers.py
+
 clean:
-	rm -rf $(VENV) build dist attnspec-report .attnspec .coverage*
+	rm -rf $(VENV) .venvs build dist attnspec-report .attnspec .coverage*

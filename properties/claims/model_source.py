@@ -10,7 +10,7 @@ from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike, nonzero
 from attnspec.properties.models import Translator
 from attnspec.properties.programs import SIDES, Programs
-from attnspec.properties.sessions import real_tokens, tokens
+from attnspec.properties.sessions import others, real_tokens, tokens
 
 VASWANI = Source("arXiv:1706.03762", "3.2.3")
 LENGTH = 7  # words of a source
@@ -67,10 +67,9 @@ def padding_of_the_source_is_not_there(model: Translator, case: Case) -> None:
 def every_word_sees_all_of_the_source(model: Translator, case: Case) -> None:
     """Another word anywhere in the source moves the logits of every word of the target, the first one too."""
     dtype, T = model.profile["dtypes"][0], case.sizes.T
-    low, high = model.profile.get("tokens", (0, model.vocab_size))
     source = np.repeat(tokens(model, case, "source", 1, LENGTH), LENGTH + 1, axis=0)
     at = np.arange(LENGTH)
-    source[at + 1, at] = low + (source[at + 1, at] - low + 1) % (high - low)
+    source[at + 1, at] = others(model, source[at + 1, at], 0)
     out = model.translate(source, np.repeat(tokens(model, case, "ids", 1, T), LENGTH + 1, axis=0))
     moved = np.abs(out[1:] - out[:1]).max(-1)
     seen = np.where(moved > bounds_models.allowed(out, dtype), moved, 0.0)

@@ -366,8 +366,8 @@ def test_contributing_is_short_and_its_targets_exist() -> None:
     assert len(text.splitlines()) <= 60
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = {
-        *re.findall(r"(?:^ +|`)make (\w+)", text, re.M),
-        *re.findall(r"^make (\w+)", (ROOT / ".ci/run").read_text(), re.M),
+        *re.findall(r"(?:^ +|`)make ([\w-]+)", text, re.M),
+        *re.findall(r"^make ([\w-]+)", (ROOT / ".ci/run").read_text(), re.M),
     }
     assert len(named) > 3
     for name in named:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from attnspec.hugging_face.offline import library
 from attnspec.hugging_face.redraw import redraw
 from attnspec.hugging_face.seq2seq import Seq2SeqModel
 from attnspec.hugging_face.shrink import shrink
+from attnspec.hugging_face.spelling import all_fields, implementations, loading
 from attnspec.properties.verdict import first_line
 
 ROLES = ("seq2seq", "causal")  # a model type that can be both is the first
@@ -35,7 +35,7 @@ def build(
 
     role, named = _class_of(name)
     configuration = named.config_class
-    known = {f.name for f in fields(configuration)} | set(configuration.attribute_map)
+    known = {*all_fields(configuration), *configuration.attribute_map}
     if unknown := sorted(set(chosen) - known):
         raise UsageError(f"{name}: {configuration.__name__} has no field {unknown[0]!r}{nearest(unknown[0], known)}")
     try:
@@ -44,10 +44,11 @@ def build(
         raise UsageError(
             f"{name}: {configuration.__name__} does not take {chosen or 'the shrunk fields'}: {error}"
         ) from error
+    how = implementations(attn)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = named._from_config(config, attn_implementation=attn, experts_implementation="eager")
+            model = named._from_config(config, **how)
         except Exception as error:
             raise UsageError(f"{name}: {named.__name__} with attn={attn} cannot be made: {first_line(error)}") from error
     model = model.to(getattr(torch, dtype))
@@ -71,10 +72,8 @@ def folder(path: str | Path, *, attn: str = "eager", dtype: str = "auto", record
     model = found.from_pretrained(
         path,
         config=config,
-        attn_implementation=attn,
-        experts_implementation="eager",
-        dtype=dtype,
-        use_safetensors=True,
+        **implementations(attn),
+        **loading(dtype),
         **safe,
     )
     model = model.to(model.dtype)  # tables that are not saved are made in float32; `build` converts them too

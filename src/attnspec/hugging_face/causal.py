@@ -13,7 +13,9 @@ from attnspec.errors import UsageError
 from attnspec.hugging_face.exemptions import lacking
 from attnspec.hugging_face.offers import ROOM, Offers
 from attnspec.hugging_face.offline import data, library
+from attnspec.hugging_face.past import Past
 from attnspec.hugging_face.shrink import plain_ids, special_ids
+from attnspec.hugging_face.spelling import text_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,9 +68,9 @@ class CausalModel(Offers):
     def __init__(self, model: Any, *, recording: bool = False) -> None:
         import torch
 
-        self.model, self.recording = model, recording
+        self.model = model
         self.caches: dict[str, Callable[[int], CausalState]] = {}
-        self.config = model.config.get_text_config(decoder=True)
+        self.config = text_config(model.config, "decoder")
         self.lacks = lacking(model.config, library().__version__)
         self.special_ids = special_ids(self.config)
         self.accepts = set(inspect.signature(model.forward).parameters)
@@ -86,8 +88,8 @@ class CausalModel(Offers):
         self.tokens = plain_ids(self.vocab_size, self.special_ids)
         self._first_position = self._asked(ids, logits)
         self.max_length = longest(self.config, data("calls")["positions"]["fields"]) - (self._first_position or 0)
-        self.cache_name, self.mask_of = cache_of(out)
-        self._offer(out)
+        self.past = Past(model, out, recording=recording)
+        self._offer()
 
     def logits(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """[B,T] -> [B,T,V] in one call, without a cache."""
@@ -101,7 +103,7 @@ class CausalModel(Offers):
 
     def around(self, model: Any) -> CausalModel:
         """Another model of the library under the same protocol."""
-        return CausalModel(model, recording=self.recording)
+        return CausalModel(model, recording=self.past.recording)
 
     def _start(self, batch: int) -> CausalState:
         import torch
@@ -113,15 +115,14 @@ class CausalModel(Offers):
 
         mask = self._real(ids, attention_mask)
         self._check(mask, state)
-        given = {self.cache_name: self._cache(state)} if self._cache(state) is not None else {}
+        cache = self.past.begun() if state.cache is None else state.cache
+        given = self.past.given(cache, state.mask.shape[1], ids.shape[1], self.accepts)
         out = self._forward(ids, **self._hidden(mask, state), **given, use_cache=True)
         seen = torch.cat([state.mask, mask], 1)
-        return out.logits, replace(state, cache=getattr(out, self.cache_name), mask=seen)
+        return out.logits, replace(state, cache=getattr(out, self.past.name), mask=seen)
 
     def _reorder(self, state: CausalState, index: Tensor) -> CausalState:
-        cache = copy.deepcopy(state.cache)  # the library reorders in place, and the protocol leaves the state as it was
-        if cache is not None:
-            cache.reorder_cache(index)
+        cache = None if state.cache is None else self.past.reorder(state.cache, index, len(state.mask))
         before = None if state.before is None else self._reorder(state.before, index)
         return CausalState(cache, state.mask[index], before, state.floor)
 
@@ -141,12 +142,10 @@ class CausalModel(Offers):
                 f"length={length}: the rows have {state.seen.tolist()} real tokens, and what one of them forgets would lie"
                 f" between those that it keeps: {self.lacks['padding-between']}; crop rows of one length"
             )
-        cache, before, floor = copy.deepcopy(state.cache), state.before, state.floor
-        if gone:
-            if self.recording:
-                before, floor = copy.deepcopy(state), slots
-            cache.crop(-gone)  # a positive number is refused: it meant something else once
-        return CausalState(cache, mask, before, floor)
+        if not gone:
+            return CausalState(copy.deepcopy(state.cache), mask, state.before, state.floor)
+        before, floor = (copy.deepcopy(state), slots) if self.past.recording else (state.before, state.floor)
+        return CausalState(self.past.crop(state.cache, slots, gone), mask, before, floor)
 
     def _caches(self) -> dict[str, Callable[[int], CausalState]]:
         """Other kinds of caches: one of a fixed size, and one that keeps all tokens, also behind a window."""
@@ -154,44 +153,26 @@ class CausalModel(Offers):
         def begun(make: Callable[[], Any]) -> Callable[[int], CausalState]:
             return lambda batch: replace(self._start(batch), cache=make())
 
-        room = min(ROOM, self.max_length)
-        return {
-            "StaticCache": begun(lambda: library().StaticCache(config=self.model.config, max_cache_len=room)),
-            "DynamicCache": begun(lambda: library().DynamicCache()),
-        }
+        room, kinds = min(ROOM, self.max_length), library()
+        made = {"StaticCache": lambda: kinds.StaticCache(config=self.model.config, max_cache_len=room)}
+        made |= {"DynamicCache": lambda: kinds.DynamicCache()}
+        return {name: begun(make) for name, make in made.items() if hasattr(kinds, name)}
 
     def _fork(self, state: CausalState) -> CausalState:
         return copy.deepcopy(state)
 
-    def _offer(self, out: Any) -> None:
-        """Sets the methods that the cache of a first call can serve, and says of the others why not."""
-        if self.cache_name is None:
-            reason = "a call returns nothing that holds its past"
-            self.lacks |= dict.fromkeys(("cache", "reorder", "crop", "fork"), reason)
+    def _offer(self) -> None:
+        """Sets the methods that what holds the past can serve, and says of the others why not."""
+        self.lacks |= self.past.lacks
+        if self.past.name is None:
             return
-        cache = getattr(out, self.cache_name)
         self.start, self.extend, self.fork = self._start, self._extend, self._fork
-        if self.cache_name == "past_key_values" and isinstance(cache, library().DynamicCache):
+        if self.past.name == "past_key_values" and not self.past.recording:
             self.caches = self._caches()
-        if hasattr(cache, "reorder_cache"):
+        if "reorder" not in self.past.lacks:
             self.reorder = self._reorder
-        else:
-            self.lacks["reorder"] = f"{type(cache).__name__} has no reorder_cache"
-        forgets = any(hasattr(layer, "activate_past_recording") for layer in getattr(cache, "layers", []))
-        if not getattr(cache, "is_croppable", False):
-            self.lacks["crop"] = f"{type(cache).__name__} says that it is not croppable: a recurrence cannot go back"
-        elif forgets and not self.recording:
-            self.lacks["crop"] = "a window forgets what leaves it; ask for recording=True"
-        else:
+        if "crop" not in self.past.lacks:
             self.crop = self._crop
-
-    def _cache(self, state: CausalState) -> Any:
-        """The cache of a call: that of the state, and none at first, as the model makes the one that it needs."""
-        if state.cache is not None or not self.recording:
-            return state.cache
-        cache = library().DynamicCache(config=self.model.config)
-        cache.activate_past_recording()
-        return cache
 
     def _real(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         import torch
@@ -210,7 +191,7 @@ class CausalModel(Offers):
         import torch
 
         both = torch.cat([state.mask, mask], 1)
-        shown = both if self.mask_of == "past and new" else mask
+        shown = both if self.past.mask_of == "past and new" else mask
         found: dict[str, Any] = {} if bool(shown.all()) else {"attention_mask": shown.long()}
         if "position_ids" in self.accepts and self._first_position is not None:
             places = state.seen[:, None] + mask.cumsum(1) - 1
@@ -235,14 +216,6 @@ class CausalModel(Offers):
             "positions from 0, or behind the id of padding, are not those that the model takes by itself"
         )
         return None
-
-
-def cache_of(out: Any) -> tuple[Any, str]:
-    """The name under which an output holds the past, None if it does not, and the mask that goes with it."""
-    for cache in data("calls")["cache"]:
-        if getattr(out, cache["name"], None) is not None:
-            return cache["name"], cache["mask"]
-    return None, "past and new"
 
 
 def longest(config: Any, names: list[str]) -> int:

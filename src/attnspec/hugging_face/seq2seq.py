@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from attnspec.hugging_face.causal import PROBE, cache_of, longest
+from attnspec.hugging_face.causal import PROBE, longest
 from attnspec.hugging_face.exemptions import lacking
 from attnspec.hugging_face.offers import ROOM, Offers
 from attnspec.hugging_face.offline import data, library
+from attnspec.hugging_face.past import Past
 from attnspec.hugging_face.shrink import plain_ids, special_ids
+from attnspec.hugging_face.spelling import text_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,24 +56,23 @@ class Seq2SeqModel(Offers):
         import torch
 
         self.model = model
-        self.config = model.config.get_text_config(decoder=True)
+        self.config = text_config(model.config, "decoder")
         self.lacks = lacking(model.config, library().__version__)
         self.special_ids = special_ids(self.config)
         self.accepts = set(inspect.signature(model.forward).parameters)
         self.device = next(model.parameters()).device
         limits = data("calls")["positions"]
         self.max_length = longest(self.config, limits["fields"])
-        self.max_source_length = longest(model.config.get_text_config(encoder=True), limits["source"])
+        self.max_source_length = longest(text_config(model.config, "encoder"), limits["source"])
         low, _ = plain_ids(self.config.vocab_size, self.special_ids)
         ids = low + torch.arange(PROBE, device=self.device)[None]
         out = self._forward(input_ids=ids, decoder_input_ids=ids, use_cache=True)
         self.vocab_size = out.logits.shape[2]
         self.tokens = plain_ids(self.vocab_size, self.special_ids)
-        self.cache_name, self.mask_of = cache_of(out)
-        if hasattr(getattr(out, self.cache_name or "", None), "reorder_cache"):
+        self.past = Past(model, out)
+        self.lacks |= self.past.lacks
+        if "reorder" not in self.past.lacks:
             self.reorder = self._reorder
-        else:
-            self.lacks["reorder"] = "the cache has no reorder_cache"
         self.fork = copy.deepcopy
         self.caches = {"StaticCache": self._start_static}
         self.lacks["crop"] = "not in the protocol of translators"
@@ -118,10 +119,10 @@ class Seq2SeqModel(Offers):
         self._check(both, self.max_length)
         outputs = importlib.import_module("transformers.modeling_outputs").BaseModelOutput(last_hidden_state=state.memory)
         masks = _masked("attention_mask", state.source_mask) | self._places(real, state.mask)
-        masks |= _masked("decoder_attention_mask", both if self.mask_of == "past and new" else real)
-        given = {self.cache_name: state.cache} if state.cache is not None else {}
+        masks |= _masked("decoder_attention_mask", both if self.past.mask_of == "past and new" else real)
+        given = self.past.given(state.cache, state.mask.shape[1], target.shape[1], self.accepts)
         out = self._forward(encoder_outputs=outputs, decoder_input_ids=target, **masks, **given, use_cache=True)
-        return out.logits, replace(state, cache=getattr(out, self.cache_name), mask=both)
+        return out.logits, replace(state, cache=getattr(out, self.past.name), mask=both)
 
     def _start_static(self, memory: Tensor, source_mask: Tensor | None = None) -> Seq2SeqState:
         """A state whose cache of the decoder's own words has a fixed size."""
@@ -131,9 +132,7 @@ class Seq2SeqModel(Offers):
         return replace(self.start(memory, source_mask), cache=cache)
 
     def _reorder(self, state: Seq2SeqState, index: Tensor) -> Seq2SeqState:
-        cache = copy.deepcopy(state.cache)  # the library reorders in place, and the protocol leaves the state as it was
-        if cache is not None:
-            cache.reorder_cache(index)
+        cache = None if state.cache is None else self.past.reorder(state.cache, index, len(state.mask))
         source_mask = None if state.source_mask is None else state.source_mask[index]
         return Seq2SeqState(cache, state.mask[index], state.memory[index], source_mask)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from attnspec.hugging_face.offline import data, library
+from attnspec.hugging_face.offline import data
+from attnspec.hugging_face.spelling import all_fields, configuration, own_fields
 
 LAYERS = 2  # enough for a layer that reads what another layer made
 
@@ -23,7 +24,7 @@ class Sizes:
     kept: list[int]
 
 
-def shrink(configuration: type, role: str, chosen: Mapping[str, Any]) -> Any:
+def shrink(kind: type, role: str, chosen: Mapping[str, Any]) -> Any:
     """A new small configuration of the class, with the chosen fields as they are given.
 
     It is made by the class, so that whatever the class derives from fields or refuses is derived and refused.
@@ -31,23 +32,21 @@ def shrink(configuration: type, role: str, chosen: Mapping[str, Any]) -> Any:
     Args:    role is `causal` or `seq2seq`: what the model shall be used as.
     Errors:  whatever the class raises; the default configuration itself may not be possible.
     """
-    default = configuration()
+    default = kind()
     rules = data("shrink")
-    own = {f.name for f in fields(default)}
-    needed = {name: value for name, value in rules["roles"].get(role, {}).items() if name in own}
+    taken = all_fields(default)
+    needed = {name: value for name, value in rules["roles"].get(role, {}).items() if name in taken}
     special = rules["models"].get(default.model_type, {})
-    return configuration(**changes(default) | needed | special | chosen)
+    return kind(**changes(default) | needed | special | chosen)
 
 
 def changes(config: Any) -> dict[str, Any]:
     """The fields of a configuration that become small, with their new values; nested configurations are made anew."""
-    inherited = {f.name for f in fields(library().PreTrainedConfig)}
-    names = [f.name for f in fields(config) if f.name not in inherited]
-    values = {name: getattr(config, name, None) for name in names}
+    values = {name: getattr(config, name, None) for name in own_fields(config)}
     sizes = sizes_of(config, values)
     small = {}
     for name, value in values.items():
-        if isinstance(value, library().PreTrainedConfig):
+        if isinstance(value, configuration()):
             small[name] = _nested(value)
         elif isinstance(value, (list, tuple)) and len(value) == sizes.depth:
             small[name] = type(value)([value[i] for i in sizes.kept])
@@ -59,7 +58,7 @@ def changes(config: Any) -> dict[str, Any]:
 def _nested(config: Any) -> Any:
     """A small configuration of the same class, keeping what the parent has set (`is_decoder`, `add_cross_attention`)."""
     plain = type(config)()
-    by_parent = {f.name: v for f in fields(config) if (v := getattr(config, f.name)) != getattr(plain, f.name, None)}
+    by_parent = {f: v for f in all_fields(config) if (v := getattr(config, f, None)) != getattr(plain, f, None)}
     return type(config)(**by_parent | changes(config))
 
 
@@ -110,7 +109,7 @@ def _special(value: Any, sizes: Sizes) -> Any:
 def special_ids(config: Any) -> set[int]:
     """Every id that a configuration gives a meaning: the start, the end, padding, a picture."""
     names = next(r["names"] for r in data("shrink")["field"] if r.get("rule") == "special")
-    values = [getattr(config, f.name, None) for f in fields(config) if re.fullmatch(names, f.name)]
+    values = [getattr(config, name, None) for name in all_fields(config) if re.fullmatch(names, name)]
     flat = [i for v in values for i in (v if isinstance(v, (list, tuple)) else [v])]
     return {i for i in flat if isinstance(i, int) and i >= 0}
 

@@ -245,7 +245,6 @@ RIGHT = [
     "OneBuffer",
     "Transposed",
     "ReadOnly",
-    "WritesIds",
     "ViewOfIds",
     "OneRow",
     "FirstRow",
@@ -391,3 +390,9 @@ def test_the_command_says_it_without_a_warning(cli: Run, name: str, code: int) -
     assert done.returncode == code
     assert "Warning" not in done.stdout + done.stderr
     assert "error of attnspec" not in done.stdout + done.stderr
+
+
+def test_ids_that_a_call_writes_to() -> None:
+    """The caller's ids are not the model's to write to; all else is right."""
+    report = audited("WritesIds")
+    assert {record.claim for record in report.violations} == {"robust.ids-unchanged"}

@@ -34,6 +34,8 @@ FEATURES = {
     "routes": "other ways to the same logits",
     "caches": "other kinds of caches",
     "reordered-caches": "other rows of a state in other kinds of caches",
+    "forked-caches": "a copy of a state in other kinds of caches",
+    "default-dtype": "another default dtype around a call",
     "generate": "the words of a greedy search",
     "generate-padded": "a greedy search after rows that are padded on the left",
     "generate-padded-right": "a greedy search after rows that are padded on the right",
@@ -127,12 +129,12 @@ class LanguageModel(Protocol):
         """The model with these changes added to weights, by the names that `gradients` gives them."""
         ...
 
-    def surrounded(self, around: str, ids: Ids) -> tuple[FloatArray, tuple[str, ...]]:
+    def surrounded(self, around: str, ids: Ids, mask: BoolArray | None = None) -> tuple[FloatArray, tuple[str, ...]]:
         """The logits in other surroundings, one of `profile["surroundings"]`, and those that the call altered."""
         ...
 
     def altered(self) -> tuple[str, ...]:
-        """Names of what calls were given and changed, since this was asked last."""
+        """Names of what calls changed since this was asked last: arrays that they were given, settings of the library."""
         ...
 
 

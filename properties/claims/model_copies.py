@@ -27,7 +27,11 @@ LARGE = 1e3  # logits beyond this are near what float16 holds inside of a model
     needs=("reloaded",),
     given=Programs(rows=(2, 1), tokens=(7, 12), draws=1),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "copies.reloaded_without_a_norm",
+        "copies.reloaded_with_tied_words",
+        "copies.reloaded_squares_transposed",
+    ),
 )
 def a_model_read_from_a_file_is_the_same(model: LanguageModel, case: Case) -> None:
     """A model that was written to a file and read again has the same logits."""
@@ -47,7 +51,11 @@ def a_model_read_from_a_file_is_the_same(model: LanguageModel, case: Case) -> No
     needs=("renamed",),
     given=Programs(rows=(2, 1), tokens=(7, 12, 3), draws=2),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "copies.renamed_the_other_way",
+        "copies.renamed_without_the_output",
+        "copies.word_zero_is_nothing",
+    ),
 )
 def names_of_words_do_not_matter(model: LanguageModel, case: Case) -> None:
     """With the rows of its embedding and output in another order, a model says the same of the same words.
@@ -75,7 +83,11 @@ def names_of_words_do_not_matter(model: LanguageModel, case: Case) -> None:
     needs=("narrowed",),
     given=Programs(sides=("left-padding", "padding"), rows=(3, 2), tokens=(7, 12), draws=1),
     within="exact",
-    mutants=(),
+    mutants=(
+        "copies.narrowed_below_float16",
+        "copies.narrowed_norm_divides_by_zero",
+        "copies.narrowed_empty_rows_are_nan",
+    ),
 )
 def sixteen_bits_are_finite(model: LanguageModel, case: Case) -> None:
     """In bfloat16 and float16 logits are finite where they are of moderate size in the model's own dtype.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
 from attnspec.properties.case import Case
@@ -10,6 +12,7 @@ from attnspec.properties.compare import alike, none_of
 from attnspec.properties.models import LanguageModel
 from attnspec.properties.programs import SIDES, Programs
 from attnspec.properties.sessions import Session, real_tokens, tokens
+from attnspec.properties.verdict import Refused
 
 OFFERED = Source("docs/conventions.md", "models")
 
@@ -24,7 +27,11 @@ OFFERED = Source("docs/conventions.md", "models")
     needs=("routes",),
     given=Programs(rows=(2, 1, 3), tokens=(12, 7, 1, 17)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "routes.second_call_top_left",
+        "routes.packed_rows_share_a_boundary",
+        "routes.partial_block_is_full",
+    ),
 )
 def every_route_gives_the_same_logits(model: LanguageModel, case: Case) -> None:
     """Every way to the logits that a model offers gives the same: another kernel, with a cache, with positions stated."""
@@ -44,7 +51,11 @@ def every_route_gives_the_same_logits(model: LanguageModel, case: Case) -> None:
     needs=("routes", "padding", "left-padding", "batch"),  # what stands behind a token shows nothing
     given=Programs(sides=SIDES, rows=(3, 4), tokens=(12, 7, 21)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "routes.first_row_drops_the_mask",
+        "routes.sorted_rows_put_back_wrongly",
+        "routes.chunks_take_the_first_mask",
+    ),
 )
 def every_route_sees_the_same_padding(model: LanguageModel, case: Case) -> None:
     """Beside padding, every way to the logits that a model offers gives the same for the real tokens."""
@@ -74,7 +85,11 @@ def every_route_sees_the_same_padding(model: LanguageModel, case: Case) -> None:
         ),
     ),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "routes.static_states_share_memory",
+        "routes.windowed_full_one_late",
+        "routes.static_sees_unwritten_slots",
+    ),
 )
 def every_kind_of_cache_is_at_once(model: LanguageModel, case: Case) -> None:
     """In every kind of cache that a model offers, tokens in several calls give the logits of reading all at once."""
@@ -107,10 +122,36 @@ def _kinds_as_at_once(model: LanguageModel, case: Case) -> None:
         rows=(2, 3),
     ),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "routes.static_keeps_its_batch",
+        "routes.static_sees_unwritten_slots",
+    ),
 )
 def every_kind_of_cache_is_reordered(model: LanguageModel, case: Case) -> None:
     """In every kind of cache that a model offers, rows that were chosen, repeated or left out go on from what they read."""
+    _kinds_as_at_once(model, case)
+
+
+@claim(
+    "cache.kinds-fork",
+    level="must",
+    handle="CA12",
+    idea="I28",
+    source=OFFERED,
+    of="lm",
+    needs=("cache", "caches", "forked-caches"),
+    given=Programs(
+        ("append", "fork", "other"),
+        (
+            (("append", 4), ("fork", 1), ("append", 1), ("other", 1), ("other", 1)),
+            (("append", 2), ("fork", 2), ("append", 3), ("other", 1)),
+        ),
+    ),
+    within="calibrated",
+    mutants=("calls.static_fork_shares_values",),
+)
+def every_kind_of_cache_is_copied(model: LanguageModel, case: Case) -> None:
+    """In every kind of cache that a model offers, a copy goes on by itself, and what it reads is not in the original."""
     _kinds_as_at_once(model, case)
 
 
@@ -124,7 +165,10 @@ def every_kind_of_cache_is_reordered(model: LanguageModel, case: Case) -> None:
     needs=("cache", "caches", "chunks", "overflow"),
     given=Programs(rows=(1, 2), tokens=(7, 5), draws=0),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "routes.static_one_slot_short",
+        "routes.static_sees_unwritten_slots",
+    ),
 )
 def every_kind_of_cache_has_room(model: LanguageModel, case: Case) -> None:
     """Every kind of cache that a model offers holds max_length tokens."""
@@ -146,18 +190,33 @@ def every_kind_of_cache_has_room(model: LanguageModel, case: Case) -> None:
     idea="I28",
     source=Source("docs/conventions.md", "surroundings"),
     of="lm",
-    given=Programs(rows=(2, 1), tokens=(7, 12), draws=0),
+    given=Programs(sides=("left-padding",), rows=(2, 1), tokens=(7, 12), draws=0),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "calls.draws_and_throws_away",
+        "calls.default_dtype_after_a_refusal",
+        "calls.no_grad_drops_padding",
+    ),
 )
 def surroundings_of_a_model_do_not_matter(model: LanguageModel, case: Case) -> None:
-    """The random state, gradient mode and number of threads do not matter to logits, and no call changes them."""
-    dtype, ids = model.profile["dtypes"][0], tokens(model, case, "ids", case.sizes.B, case.sizes.T)
-    plain = model.logits(ids)
+    """The random state, default dtype, gradient mode and threads do not matter to logits, and no call changes them.
+
+    Also beside padding; and a call that is refused leaves them alone too.
+    """
+    dtype, (B, T) = model.profile["dtypes"][0], (case.sizes.B, case.sizes.T)
+    model.altered()  # of the calls before this case
+    padded = case.mask is not None and model.profile.offers("left-padding")
+    ids, real = tokens(model, case, "ids", B, T), real_tokens(case, "ids", B, T) if padded else None
+    shown = np.ones((B, T), dtype=bool) if real is None else real
+    plain = model.logits(ids, real)[shown]
     for around in model.profile["surroundings"]:
-        got, altered = model.surrounded(around, ids)
+        got, altered = model.surrounded(around, ids, real)
         none_of(altered, f"surroundings that a call altered ({around})")
-        alike(got, plain, dtype, f"logits in other surroundings ({around})", change=plain)
+        alike(got[shown], plain, dtype, f"logits in other surroundings ({around})", change=plain)
+    if model.profile.offers("overflow"):
+        with suppress(Refused):
+            model.logits(tokens(model, case, "too many", 1, model.max_length + 1))
+    none_of(model.altered(), "surroundings that a call altered")
 
 
 @claim(
@@ -169,7 +228,10 @@ def surroundings_of_a_model_do_not_matter(model: LanguageModel, case: Case) -> N
     of="lm",
     given=Programs(rows=(2, 1), tokens=(7, 3)),
     within="exact",
-    mutants=(),
+    mutants=(
+        "calls.ids_zeroed_at_padding",
+        "calls.idle_row_unmasked",
+    ),
 )
 def what_a_call_is_given_stays(model: LanguageModel, case: Case) -> None:
     """The ids and masks that a model is given are as they were after every call."""
@@ -184,7 +246,9 @@ def what_a_call_is_given_stays(model: LanguageModel, case: Case) -> None:
         model.logits(ids, real)
     if model.profile.offers("cached-padding"):
         _, state = model.extend(ids, model.start(B), real)
-        model.extend(more, state, np.ones((B, 2), dtype=bool))
+        idle = np.ones((B, 2), dtype=bool)
+        idle[1:] = False
+        model.extend(more, state, idle)
     elif model.profile.offers("cache") and model.profile.offers("chunks"):
         model.extend(more, model.extend(ids, model.start(B))[1])
     none_of(model.altered(), "what calls were given and altered")

@@ -51,7 +51,11 @@ def _said(model: LanguageModel, rows: list[list[int]], words: Ids) -> FloatArray
     needs=("generate",),
     given=Programs(rows=(2, 1, 12), tokens=(7, 12, 4, 1)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "generate.prompt_cache_cut_by_length",
+        "generate.word_one_ends_the_row",
+        "generate.repetition_penalty_inherited",
+    ),
 )
 def a_search_says_what_the_logits_say(model: LanguageModel, case: Case) -> None:
     """Each word of a greedy search has the largest logit after all words before it, read at once.
@@ -80,7 +84,11 @@ def a_search_says_what_the_logits_say(model: LanguageModel, case: Case) -> None:
     needs=("generate", "generate-padded", "left-padding", "batch"),
     given=Programs(sides=("left-padding", "padding"), rows=(3, 2), tokens=(7, 12, 4)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "generate.last_column_read",
+        "generate.pads_count_as_words",
+        "generate.mask_of_the_first_row",
+    ),
 )
 def a_padded_row_says_what_it_says_alone(model: LanguageModel, case: Case) -> None:
     """Rows padded on the left, and on the right if that is offered, are continued by a greedy search as each is alone."""
@@ -107,7 +115,11 @@ def a_padded_row_says_what_it_says_alone(model: LanguageModel, case: Case) -> No
     needs=("converse",),
     given=Programs(rows=(1, 2), tokens=(5, 1, 7)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "generate.last_word_unread",
+        "generate.said_words_not_counted",
+        "generate.only_the_last_word_of_a_turn",
+    ),
 )
 def a_later_turn_follows_all_before_it(model: LanguageModel, case: Case) -> None:
     """After each of several turns a greedy search goes on from all turns and words before it, whatever it keeps of them."""
@@ -131,7 +143,11 @@ def a_later_turn_follows_all_before_it(model: LanguageModel, case: Case) -> None
     needs=("beams",),
     given=Programs(rows=(2, 1), tokens=(7, 4, 1)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "beams.first_row_decides_the_reorder",
+        "beams.row_offset_missing",
+        "beams.history_stays",
+    ),
 )
 def beams_have_the_probability_of_their_words(model: LanguageModel, case: Case) -> None:
     """Beams are different, sorted by score, and score the sum of the log-probabilities of their words, read at once.

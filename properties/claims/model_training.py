@@ -7,7 +7,7 @@ import numpy as np
 from attnspec.properties import numbers
 from attnspec.properties.case import Case
 from attnspec.properties.claim import Source, claim
-from attnspec.properties.compare import alike, nonzero, within
+from attnspec.properties.compare import alike, none_of, nonzero, within
 from attnspec.properties.models import Ids, LanguageModel
 from attnspec.properties.programs import SIDES, Programs
 from attnspec.properties.sessions import real_tokens, tokens
@@ -48,7 +48,11 @@ def _loss_is(model: LanguageModel, ids: Ids, real: BoolArray | None, what: str) 
     needs=("loss",),
     given=Programs(rows=(2, 1, 3), tokens=(7, 12, 3)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "training.shifted_twice",
+        "training.word_zero_ignored",
+        "training.last_chunk_dropped",
+    ),
 )
 def the_loss_is_that_of_the_logits(model: LanguageModel, case: Case) -> None:
     """The loss is the mean of -log p(word | words before it) over all words but the first, as its logits say."""
@@ -66,7 +70,11 @@ def the_loss_is_that_of_the_logits(model: LanguageModel, case: Case) -> None:
     needs=("padded-loss", "batch"),
     given=Programs(sides=("padding", "left-padding"), rows=(3, 2), tokens=(7, 12, 5)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "training.mask_not_shifted",
+        "training.first_word_scored_from_padding",
+        "training.padding_divides",
+    ),
 )
 def the_loss_leaves_padding_out(model: LanguageModel, case: Case) -> None:
     """Padding on the right, and on the left if that is offered, adds nothing to the loss and is not counted in its mean."""
@@ -91,7 +99,10 @@ def the_loss_leaves_padding_out(model: LanguageModel, case: Case) -> None:
     needs=("gradients", "batch"),
     given=Programs(rows=(3, 2), tokens=(7, 5), draws=3),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "training.odd_row_dropped",
+        "training.gradients_pile_up",
+    ),
 )
 def gradients_of_rows_add_up(model: LanguageModel, case: Case) -> None:
     """The gradients of a summed loss are finite, and the sum of those of each row alone."""
@@ -111,7 +122,11 @@ def gradients_of_rows_add_up(model: LanguageModel, case: Case) -> None:
     needs=("gradients", "nudged"),
     given=Programs(rows=(2, 1), tokens=(7, 13), draws=2),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "training.statistics_detached",
+        "training.shared_keys_of_one_head",
+        "training.tail_without_score_gradient",
+    ),
 )
 def gradients_are_slopes(model: LanguageModel, case: Case) -> None:
     """The gradients of a weight are the slope of the summed loss in a direction that is drawn, by central differences.
@@ -167,7 +182,11 @@ def _slope(model: LanguageModel, ids: Ids, name: str, direction: FloatArray, h: 
     needs=("gradients", "checkpointing"),
     given=Programs(rows=(2, 1), tokens=(7, 13), draws=2),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "training.recomputed_without_the_window",
+        "training.checkpoint_cuts_off_the_embedding",
+        "training.gradients_pile_up",
+    ),
 )
 def checkpointing_changes_no_gradient(model: LanguageModel, case: Case) -> None:
     """Running the forward pass again in the backward pass changes no gradient, and loses none."""
@@ -205,7 +224,11 @@ def _same_gradients(
     needs=("jacobian",),
     given=Programs(rows=(1,), tokens=(7, 9, 2), draws=2),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "copies.word_zero_is_nothing",
+        "calls.derivative_by_the_whole_row",
+        "calls.derivative_through_hidden_keys",
+    ),
 )
 def no_derivative_by_later_tokens(model: LanguageModel, case: Case) -> None:
     """The derivative of a logit by the embedding of a later token is 0, and that by the token's own is not."""
@@ -233,7 +256,7 @@ def no_derivative_by_later_tokens(model: LanguageModel, case: Case) -> None:
     needs=("attentions",),
     given=Programs(rows=(2, 1, 3), tokens=(7, 12, 5)),
     within="calibrated",
-    mutants=(),
+    mutants=("calls.weights_in_one_buffer",),
 )
 def rows_of_attention_are_causal_averages(model: LanguageModel, case: Case) -> None:
     """The attention weights that a model reports are not negative, sum to 1 over the keys, and are 0 for later tokens."""
@@ -251,7 +274,11 @@ def rows_of_attention_are_causal_averages(model: LanguageModel, case: Case) -> N
     needs=("attentions", "padding", "batch"),
     given=Programs(sides=SIDES, rows=(3, 2), tokens=(7, 12, 5)),
     within="calibrated",
-    mutants=(),
+    mutants=(
+        "calls.weights_of_heads_and_rows_mixed",
+        "calls.weights_without_the_mask",
+        "calls.weights_in_one_buffer",
+    ),
 )
 def reported_attention_skips_padding(model: LanguageModel, case: Case) -> None:
     """Beside padding, the attention weights of real tokens that a model reports are averages over real tokens."""
@@ -265,7 +292,10 @@ def _averages(model: LanguageModel, ids: Ids, real: BoolArray | None) -> None:
     dtype, (B, T) = model.profile["dtypes"][0], ids.shape
     shown = np.ones((B, T), dtype=bool) if real is None else real
     seen = shown[:, None, None, :] & np.tril(np.ones((T, T), dtype=bool))
-    for number, weights in enumerate(model.attentions(ids, real)):
+    model.altered()  # of the calls before this one
+    layers = model.attentions(ids, real)
+    none_of(model.altered(), "what a call altered")
+    for number, weights in enumerate(layers):
         where = f"of layer {number} [row, head, token, key]"
         hidden = np.where(shown[:, None, :, None] & ~seen, weights, 0.0)
         none = np.zeros(weights.shape)

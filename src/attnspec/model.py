@@ -90,8 +90,13 @@ class ModelSubject:
 
     def attentions(self, ids: Ids, mask: BoolArray | None = None) -> list[FloatArray]:
         B, T = ids.shape
-        found = []
-        for weights in self._call("attentions", *self._before(ids), ids, *self._masks(mask)):
+        found: list[FloatArray] = []
+        layers = list(self._call("attentions", *self._before(ids), ids, *self._masks(mask)))
+        for number, weights in enumerate(layers):
+            if any(self.arrays.owns(weights) and self.arrays.shares_memory(weights, other) for other in layers[:number]):
+                self.changed.append(
+                    f"attention weights of a layer before, by those of layer {number}, which lie in their memory"
+                )
             out = self._shaped(weights, "attentions", None)
             if out.ndim != 4 or (out.shape[0], *out.shape[2:]) != (B, T, T):
                 raise BadResult(f"attentions has an array of shape {list(out.shape)}, expected [{B}, heads, {T}, {T}]")
@@ -120,10 +125,10 @@ class ModelSubject:
     def nudged(self, changes: dict[str, FloatArray]) -> Self:
         return self._made(self._call("nudged", changes))
 
-    def surrounded(self, around: str, ids: Ids) -> tuple[FloatArray, tuple[str, ...]]:
+    def surrounded(self, around: str, ids: Ids, mask: BoolArray | None = None) -> tuple[FloatArray, tuple[str, ...]]:
         with surroundings.changed(self.arrays.name, around):
             before = surroundings.state(self.arrays.name)
-            out = self.logits(ids)
+            out = self.logits(ids, mask)
             self.calls[-1]["around"] = around
             return out, surroundings.altered(self.arrays.name, before)
 
@@ -178,7 +183,7 @@ class ModelSubject:
     def _call(self, method: str, *arguments: Any) -> Any:
         """Calls the method on arrays of the library. Errors: Refused, whatever the method raises."""
         self.calls.append({"method": method, "arguments": arguments, "on": self.variable})
-        own = [self._own(argument) for argument in arguments]
+        own, settings = [self._own(argument) for argument in arguments], surroundings.Settings(self.arrays.name)
         start = time.perf_counter()
         try:
             with warnings.catch_warnings(action="ignore"):
@@ -192,6 +197,7 @@ class ModelSubject:
         finally:
             self.seconds += time.perf_counter() - start
             self._look_for_changes(method, arguments, own)
+            self.changed += [f"{name}, by {method}" for name in settings.put_back()]
 
     def _method(self, method: str) -> Callable[..., Any]:
         """`routes['name']` is a value of a mapping; a torch model without a method may have it through torch_models."""

@@ -16,7 +16,7 @@ from attnspec.properties.verdict import BadResult
 from attnspec.target import Loaded
 
 LIMIT = 64  # a model whose limit is larger is not filled to it: that says nothing new and takes long
-OF_DTYPES = (surroundings.DTYPE, surroundings.NARROW)  # a model has the dtype of its weights
+OF_DTYPES = (surroundings.DTYPE, surroundings.NARROW)
 SUBJECTS = {"lm": ModelSubject, "seq2seq": TranslatorSubject}
 
 
@@ -103,10 +103,12 @@ def _probe_more(subject: ModelSubject, offers: _Offers, ids: Ids, two: Ids, some
     offers("narrowed", lambda: subject.narrowed("bfloat16").logits(ids), "narrowed")
     if high - low < 3:
         offers.features["renamed"] = f"there are only {high - low} words to rename"
-    around = tuple(name for name in surroundings.names(subject.arrays.name) if name not in OF_DTYPES)
+    dtypes = offers("default-dtype", lambda: None)
+    around = tuple(name for name in surroundings.names(subject.arrays.name) if dtypes or name not in OF_DTYPES)
     caches = offers.each("caches", lambda kind: subject.start_in(kind, 1))
-    if caches and "reorder" in offers.features:
-        offers("reordered-caches", lambda: [_reordered(subject, kind, ids) for kind in caches])
+    if caches:
+        offers("reordered-caches", lambda: [_reordered(subject, kind, ids) for kind in caches], "reorder")
+        offers("forked-caches", lambda: [subject.fork(subject.start_in(kind, 1)) for kind in caches], "fork")
     return {
         "routes": Setting(offers.each("routes", lambda route: subject.by_route(route, ids)), "inferred"),
         "caches": Setting(caches, "inferred"),

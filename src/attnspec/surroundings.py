@@ -5,6 +5,7 @@ One thing around it does matter, and within limits: autocast.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -72,6 +73,34 @@ def changed(library: str, name: str) -> Iterator[None]:
         finally:
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
+
+
+class Settings:
+    """The settings of a library that a call must leave as they are; cheap enough to look at around every call."""
+
+    def __init__(self, library: str) -> None:
+        self.torch = sys.modules.get("torch") if library == "torch" else None
+        self.before = self._now()
+
+    def _now(self) -> dict[str, Any]:
+        if (torch := self.torch) is None:
+            return {}
+        return {
+            "torch's default dtype": torch.get_default_dtype(),
+            "torch's gradient mode": torch.is_grad_enabled(),
+            "torch's number of threads": torch.get_num_threads(),
+        }
+
+    def put_back(self) -> tuple[str, ...]:
+        """Names of the settings that are not as they were; now they are again."""
+        after = self._now()
+        altered = tuple(name for name, value in self.before.items() if value != after[name])
+        if altered and (torch := self.torch) is not None:
+            dtype, gradients, threads = self.before.values()
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(gradients)
+            torch.set_num_threads(threads)
+        return altered
 
 
 def state(library: str) -> dict[str, Any]:

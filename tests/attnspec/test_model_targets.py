@@ -340,7 +340,16 @@ def test_a_model_that_cannot_read_cannot_be_audited(here: Path, cli: Run, name: 
 
 
 # A search needs the word that ends it, and whoever wants another path through attention says so at each call.
-OURS_HAS_NO = {"beams", "caches", "converse", "generate", "generate-padded", "generate-padded-right", "reordered-caches", "routes"}
+OURS_HAS_NO = {
+    "beams",
+    "caches",
+    "converse",
+    "generate",
+    "generate-padded",
+    "generate-padded-right",
+    "reordered-caches",
+    "routes",
+}
 RECURRENT_HAS_NO = {"attentions", "checkpointing", "crop", "loss", "overflow", "padded-loss", "padded-loss-left"}
 
 

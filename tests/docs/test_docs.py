@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 import attnspec
 from attnspec import adapters as adapter_list
-from attnspec import causes, cli, contracts, search, target
+from attnspec import causes, cli, contracts, search, target, torch_models
 from attnspec.function import INTERNAL
 from attnspec.kept_cases import script_path
 from attnspec.properties import bounds_models, case, claim, compare, models, mutants, programs, subject, verdict
@@ -189,6 +189,12 @@ def test_origins_contract_and_features() -> None:
 
 def test_models() -> None:
     assert {quoted(k)[0]: text for k, text in table("conventions.md", "model features")} == models.FEATURES
+    methods = {quoted(member)[0].partition("(")[0] for member, _ in table("conventions.md", "model methods")}
+    plain = {"logits", "start", "extend", "reorder", "crop", "fork"}
+    ours = {"start_in", "by_route", "surrounded", "altered"}  # how claims ask for caches, routes and what lies around a call
+    asked = {name for name, member in vars(models.LanguageModel).items() if callable(member) and name[0] != "_"}
+    assert methods == asked - plain - ours | {"routes", "caches"}
+    assert {*torch_models.OF_MODULES, "jacobian"} == {"gradients", "jacobian", "reloaded", "renamed", "nudged", "narrowed"}
     assert {quoted(step)[0] for step, _ in table("cases.md", "steps")} == set(get_args(programs.Op))
     limits = {
         dtype: float(limit) if "^" not in limit else 2.0 ** int(limit[2:]) for dtype, limit in table("bounds.md", "models")

@@ -113,7 +113,7 @@ def a_padded_row_says_what_it_says_alone(model: LanguageModel, case: Case) -> No
     source=SUTSKEVER,
     of="lm",
     needs=("converse",),
-    given=Programs(rows=(1, 2), tokens=(5, 1, 7)),
+    given=Programs(rows=(4, 1), tokens=(5, 1, 7)),
     within="calibrated",
     mutants=(
         "generate.last_word_unread",

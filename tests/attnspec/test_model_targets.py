@@ -143,6 +143,7 @@ MORE = {
     "cache.generated-is-greedy",
     "cache.kinds-agree",
     "cache.kinds-are-filled",
+    "cache.kinds-fork",
     "cache.kinds-reorder",
     "cache.second-turn",
     "grad.checkpointing",
@@ -344,6 +345,7 @@ OURS_HAS_NO = {
     "beams",
     "caches",
     "converse",
+    "forked-caches",
     "generate",
     "generate-padded",
     "generate-padded-right",
@@ -364,8 +366,14 @@ def test_the_names_of_the_variants() -> None:
     assert list(model_variants.VARIANTS) == list(VARIANTS)
 
 
-@pytest.mark.parametrize("target", [*(f"impl:{n}" for n in NAMES), *(f"lm-variant:{n}" for n in VARIANTS)])
+CORRECT = [*(f"impl:{n}" for n in NAMES), *(f"lm-variant:{n}" for n in VARIANTS)]
+TURNS = 3  # each is looked at with every third commit, and at many seeds by `make alarms`
+
+
+@pytest.mark.parametrize("target", CORRECT)
 def test_no_alarm_on_a_correct_model(target: str, commit_seed: int) -> None:
+    if (CORRECT.index(target) + commit_seed) % TURNS:
+        pytest.skip("its turn comes with another commit")
     report = attnspec.audit(target, seed=commit_seed, profile="drawn", in_process=True)
     assert report.exit_code == 0
     assert {r.verdict for r in report.records} <= {Verdict.HOLDS, Verdict.NOT_APPLICABLE}

@@ -56,6 +56,7 @@ class Sums:
         return [list(row) for row in state]
 
     def surrounded(self, around: str, ids: Ids, mask: BoolArray | None = None) -> tuple[FloatArray, tuple[str, ...]]:
+        del around
         return self.logits(ids, mask), ()
 
     def altered(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from attnspec.auditor import audit
-from attnspec.known_subjects import SUBJECTS, Options, alarms, installed, key, snapshot
+from attnspec.known_subjects import MODELS, SUBJECTS, Options, alarms, installed, key, snapshot
 from attnspec.properties.oracle import long_memory
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "alarms.json"
@@ -49,7 +49,7 @@ def look(job: Job) -> tuple[str, dict[str, Any]]:
 
 def jobs(profile: str, seeds: int, only: list[str], done: dict[str, Any]) -> Iterator[Job]:
     for seed in range(seeds):
-        for target, options in SUBJECTS:
+        for target, options in (*SUBJECTS, *MODELS):
             job = (target, options, profile, seed)
             if installed(target) and (not only or target in only) and row_name(job) not in done:
                 yield job
@@ -72,7 +72,7 @@ def main() -> int:
 
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * wanted.minutes
-    together = len(wanted.only) or len(SUBJECTS)
+    together = len(wanted.only) or len(SUBJECTS) + len(MODELS)
     with get_context("fork").Pool(wanted.processes, maxtasksperchild=1) as pool:
         for name, row in pool.imap_unordered(look, jobs(wanted.profile, wanted.seeds, wanted.only, done), together):
             done[name] = row
@@ -82,7 +82,8 @@ def main() -> int:
                 break
     found = [f"{name}: {alarm}" for name, row in done.items() for alarm in row["alarms"]]
     cases = sum(row["cases"] for row in done.values())
-    print(f"{len(done)} audits of {len(SUBJECTS)} subjects, {cases} cases, {len(found)} alarms")
+    subjects = {name.rpartition(" ")[0].rpartition(" ")[0] for name in done}
+    print(f"{len(done)} audits of {len(subjects)} subjects, {cases} cases, {len(found)} alarms")
     print("\n".join(found))
     return 1 if found else 0
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from attnspec.properties.model_mutants.offering import Offering
 from attnspec.properties.model_mutants.plain import Decoder
 from attnspec.properties.model_mutants.recurrent import Recurrent
 from attnspec.properties.model_mutants.slots import Ring, Static
@@ -23,5 +24,6 @@ VARIANTS: dict[str, Callable[[], Decoder]] = {
     "gru": partial(Recurrent, layers=("gru", "gru")),
     "linear": partial(Recurrent, layers=("linear", "linear")),
     "hybrid_gru": partial(Recurrent, positions="rotary", layers=("gru", "attention")),
+    "offering": Offering,
     "hybrid_linear_ring": partial(Recurrent, positions="rotary", window=5, cache=Ring(5), layers=("linear", "attention")),
 }

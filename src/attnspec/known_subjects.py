@@ -14,10 +14,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnspec.properties import model_variants
 from attnspec.properties.oracle import long_memory
 from attnspec.properties.subject import DTYPES
 from attnspec.properties.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
+from attnspec.small_models import NAMES
 
 if TYPE_CHECKING:
     from attnspec.auditor import Report
@@ -40,12 +42,16 @@ SUBJECTS: tuple[tuple[str, Options], ...] = (
     *((f"variant:{name}", {"dtypes": "float32"} if name in SLOW else {}) for name in VARIANTS if name != "jax_direct"),
     *REAL,
 )
+# Correct models, which no claim may find fault with: they are in no snapshot, as they have no known violation.
+MODELS: tuple[tuple[str, Options], ...] = tuple(
+    (target, {}) for target in (*(f"impl:{n}" for n in NAMES), *(f"lm-variant:{n}" for n in model_variants.VARIANTS))
+)
 
 
 def installed(target: str) -> bool:
     """Whether the library that the target belongs to is there; its own extra brings it."""
     prefix = target.partition(":")[0]
-    return prefix in ("variant", "impl", "torch") or find_spec(prefix) is not None
+    return prefix in ("variant", "lm-variant", "impl", "torch") or find_spec(prefix) is not None
 
 
 def key(target: str, options: Mapping[str, str]) -> str:

@@ -141,7 +141,7 @@ def a_later_turn_follows_all_before_it(model: LanguageModel, case: Case) -> None
     source=SUTSKEVER,
     of="lm",
     needs=("beams",),
-    given=Programs(rows=(2, 1), tokens=(7, 4, 1)),
+    given=Programs(rows=(2, 1, 4), tokens=(7, 4, 1, 5)),
     within="calibrated",
     mutants=(
         "beams.first_row_decides_the_reorder",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -53,6 +54,7 @@ DECLARATIONS: dict[str, tuple[str, ...] | type] = {
     "attn": ("eager", "sdpa"),
     "recording": bool,
 }
+FIELD = "config."  # an option that begins so is a field of a model's configuration
 LISTS = ("dtypes", "mask")  # comma lists of the values above
 BY_DTYPE = ("precision",)  # one value for all dtypes to which it can apply, or a comma list of DTYPE:VALUE
 ALIASES = {
@@ -121,6 +123,9 @@ def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for key, value in options.items():
         name = key.replace("-", "_")
+        if name.startswith(FIELD) and name != FIELD:
+            checked[name] = _value(value)
+            continue
         if name in UNDECLARABLE:
             raise UsageError(f"option {key!r}: {UNDECLARABLE[name]}")
         if name not in DECLARATIONS:
@@ -128,6 +133,16 @@ def declarations(options: Mapping[str, Any]) -> dict[str, Any]:
         rule = DECLARATIONS[name]
         checked[name] = _parse(name, value, rule)
     return checked
+
+
+def _value(text: Any) -> Any:
+    """A value as JSON writes it, else the text itself: `true`, `3`, `[1, 2]`, `gelu`."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _parse(name: str, value: Any, rule: tuple[str, ...] | type) -> Any:
@@ -253,6 +268,8 @@ def _declared(found: Any, declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def _only_own_options(declared: Mapping[str, Any], own: tuple[str, ...], target: str) -> None:
+    if (field := next((name for name in declared if name.startswith(FIELD)), None)) and FIELD not in own:
+        raise UsageError(f"{field}={declared[field]}: {target} is not made from a configuration; drop the option")
     for option in ("backend", "path", "compile", "attn", "recording"):
         if option in declared and option not in own:
             raise UsageError(f"{option}={declared[option]}: {target} has no {option}s to select; drop the option")

@@ -14,6 +14,10 @@ import pytest
 import attnspec
 from attnspec.conventions import subject_of
 from attnspec.errors import UsageError
+from attnspec.impl.checkpoint import save
+from attnspec.impl.config import TransformerConfig
+from attnspec.impl.training import Trainer
+from attnspec.impl.transformer import CausalLM
 from attnspec.known_subjects import MODELS
 from attnspec.properties import model_variants
 from attnspec.properties.claim import claims
@@ -21,8 +25,10 @@ from attnspec.properties.model_mutants.cross import Translator
 from attnspec.properties.model_mutants.offering import Offering
 from attnspec.properties.model_mutants.variants import VARIANTS
 from attnspec.properties.verdict import Verdict
-from attnspec.small_models import NAMES, RECURRENT
-from attnspec.target import load
+from attnspec.small_models import MODELS as SMALL
+from attnspec.small_models import NAMES, RECURRENT, TINY
+from attnspec.small_models import model as small_model
+from attnspec.target import declarations, load
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -378,3 +384,26 @@ def test_no_alarm_on_a_correct_model(target: str, commit_seed: int) -> None:
     report = attnspec.audit(target, seed=commit_seed, profile="drawn", in_process=True)
     assert report.exit_code == 0
     assert {r.verdict for r in report.records} <= {Verdict.HOLDS, Verdict.NOT_APPLICABLE}
+
+
+def test_a_checkpoint_of_ours_is_a_target(here: Path, cli: Run) -> None:
+    """As it was trained, in a file of its own; a file that is none is the user's error."""
+    plain = CausalLM(TransformerConfig(**TINY | SMALL["lm-rotary"])).double()
+    plain.load_state_dict(small_model("lm-rotary").state_dict())
+    save(here / "own.safetensors", Trainer(plain, lambda _: 1e-3, start_id=0))
+    report = attnspec.audit("impl:own.safetensors", in_process=True)
+    assert report.exit_code == 0
+    assert words(report)["robust.save-and-load"] == "HOLDS"
+    for name in ("none.safetensors", "bag.safetensors"):
+        (here / "bag.safetensors").write_text(MODEL)
+        done = cli("audit", f"impl:{name}")
+        assert done.returncode == 2
+        assert name in done.stderr
+
+
+def test_fields_are_for_configurations(here: Path, cli: Run) -> None:
+    done = cli("audit", "bag.py::Bag", "-o", "config.width=3")
+    assert done.returncode == 2
+    assert "config.width=3: bag.py::Bag is not made from a configuration" in done.stderr
+    declared = declarations({"config.use_cache": "false", "config.rates": "[1, 2]", "config.hidden_act": "gelu"})
+    assert declared == {"config.use_cache": False, "config.rates": [1, 2], "config.hidden_act": "gelu"}

@@ -13,6 +13,7 @@ from typing import Any
 from attnspec.adapters import Adapter
 
 OWN = ("attn", "recording")
+FIELD = "config."  # an option that begins so is a field of the configuration
 
 
 class AnyName(Mapping[str, str]):
@@ -36,7 +37,8 @@ class AnyName(Mapping[str, str]):
 
 def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are of the model, not of the audit."""
-    return {name: options[name] for name in OWN if name in options}
+    fields = {name.removeprefix(FIELD): value for name, value in options.items() if name.startswith(FIELD)}
+    return {name: options[name] for name in OWN if name in options} | fields
 
 
 def _load(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -68,7 +70,7 @@ def preload() -> None:
 ADAPTER = Adapter(
     name="hf-tiny",
     targets=AnyName("TYPE_OR_CLASS"),
-    options=OWN,
+    options=(*OWN, FIELD),
     load=_load,
     expression=_expression,
     preload=preload,

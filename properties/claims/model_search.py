@@ -15,7 +15,7 @@ from attnspec.properties.verdict import Inapplicable
 
 SUTSKEVER = Source("arXiv:1409.3215", "3.2")
 SAID = 6  # words of a search
-WIDTH = 3  # beams
+BEAMS = ((4, 3), (5, 2), (1, 3))  # words of a beam, and how many beams: of few, those of a row often keep their order
 
 
 def _words_are_best(model: LanguageModel, words: Ids, scored: FloatArray, what: str) -> None:
@@ -157,18 +157,18 @@ def beams_have_the_probability_of_their_words(model: LanguageModel, case: Case) 
     dtype, T = model.profile["dtypes"][0], case.sizes.T
     B = case.sizes.B if model.profile.offers("batch") else 1
     ids = tokens(model, case, "ids", B, T)
-    for count in (4, 1):
-        words, scores = model.beams(ids, count, WIDTH)
+    for count, width in BEAMS:
+        words, scores = model.beams(ids, count, width)
         _in_range(words, model.vocab_size, "words of beams")
-        rows = [[*row] for row in ids.tolist() for _ in range(WIDTH)]
-        logs = _log_softmax(_said(model, rows, words.reshape(B * WIDTH, count)))
-        each = np.take_along_axis(logs, words.reshape(B * WIDTH, count, 1), axis=-1)[..., 0]
+        rows = [[*row] for row in ids.tolist() for _ in range(width)]
+        logs = _log_softmax(_said(model, rows, words.reshape(B * width, count)))
+        each = np.take_along_axis(logs, words.reshape(B * width, count, 1), axis=-1)[..., 0]
         alike(scores.ravel(), each.sum(1), dtype, f"scores of beams of {count} words", change=each[:, -1], among=logs)
         alike(np.sort(scores)[:, ::-1], scores, dtype, "scores of beams in order", change=scores[:, :1] - scores, among=logs)
-        same = [str(b) for b in range(B) if len({tuple(w) for w in words[b].tolist()}) < WIDTH]
+        same = [str(b) for b in range(B) if len({tuple(w) for w in words[b].tolist()}) < width]
         none_of(tuple(same), "rows in which two beams are the same words")
         if count == 1:
-            best = np.sort(logs[::WIDTH, 0], axis=-1)[:, ::-1][:, :WIDTH]
+            best = np.sort(logs[::width, 0], axis=-1)[:, ::-1][:, :width]
             alike(scores, best, dtype, "scores of beams of one word", change=best[:, :1] - best[:, -1:], among=logs)
     words, _ = model.beams(ids, SAID, 1)
     _words_are_best(model, words[:, 0], _said(model, ids.tolist(), words[:, 0]), "words of a single beam")

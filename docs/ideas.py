@@ -119,18 +119,19 @@ def claims_of(idea: str) -> str:
     """The claims of an idea with their verdicts on real targets (docs/known-subjects.json)."""
     known = known_subjects.snapshot()
     rows = [c for c in claims().values() if idea in c.idea.split(",") and c.of == "attention"]
-    if not rows:
-        return f"No claim of this version speaks of {idea}: {REASONS[idea, 'claims']}."
-    lines = ["| claim | it says | " + " | ".join(TARGETS) + " |", "| --- | --- |" + " --- |" * len(TARGETS)]
-    for c in rows:
-        cells = [_worst(known[known_subjects.key(target, options)][c.id]) for target, options in TARGETS.values()]
-        lines.append(f"| [`{c.id}`](../claims.md#{c.id.replace('.', '')}) | {c.statement} | " + " | ".join(cells) + " |")
     models = [
         f"[`{c.id}`](../claims.md#{c.id.replace('.', '')})"
         for c in claims().values()
         if c.idea == idea and c.of != "attention"
     ]
-    return "\n".join([*lines, *(["", f"On models: {', '.join(models)}."] if models else [])])
+    on_models = f"On models: {', '.join(models)}." if models else ""
+    if not rows:
+        return on_models or f"No claim of this version speaks of {idea}: {REASONS[idea, 'claims']}."
+    lines = ["| claim | it says | " + " | ".join(TARGETS) + " |", "| --- | --- |" + " --- |" * len(TARGETS)]
+    for c in rows:
+        cells = [_worst(known[known_subjects.key(target, options)][c.id]) for target, options in TARGETS.values()]
+        lines.append(f"| [`{c.id}`](../claims.md#{c.id.replace('.', '')}) | {c.statement} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *(["", on_models] if on_models else [])])
 
 
 def _worst(verdicts: str) -> str:
@@ -152,14 +153,11 @@ def authorities_of(idea: str) -> str:
 # Why a cell of the table is empty; a reason for a cell that is not is an error.
 REASONS: dict[tuple[str, str], str] = {
     ("I01", "claims"): "claims are asked of attention functions; torch and scikit-learn are asked here",
-    ("I02", "claims"): "claims are asked of attention functions; the table, its gradient and the mean are torch's",
     ("I03", "authority"): "padding is no function of its own; torch is asked with lengths in I04 and I05, with masks in I27",
     ("I04", "claims"): "claims are asked of attention functions; the cells are compared with torch and ONNX",
     ("I05", "claims"): "claims are asked of attention functions, not of whole translators; torch's layers are asked",
     ("I05", "proof"): "a definition; that all steps at once are the single steps is shown on the page and tested",
     ("I06", "claims"): "a way to train, not a property of an attention function; see `mask.parallel-is-stepwise` (I26)",
-    ("I07", "claims"): "claims are asked of attention functions; the loss and its gradient are compared with torch and ONNX",
-    ("I09", "claims"): "claims speak of attention; searches are compared with transformers' generate instead",
     ("I10", "claims"): "claims are asked of attention functions; stacks and directions are compared with torch",
     ("I11", "claims"): "the weighted mean is checked by the claims of softmax (I18) and of the convex hull (I21)",
     ("I12", "claims"): "claims are asked of scaled dot-product attention; additive attention has another signature",

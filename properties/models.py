@@ -7,7 +7,7 @@ extend(ids, state) = the last T rows of logits(all tokens so far)               
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ FEATURES = {
     "padded-loss-left": "the loss of rows that are padded on the left",
     "attentions": "the attention weights of its layers",
     "jacobian": "the derivative of logits by the embeddings of its tokens",
+    "grafted": "its upper layers on what the lower ones made in another call",
     "gradients": "gradients of its weights",
     "checkpointing": "gradients that run the forward pass again",
     "reloaded": "the same model, written to a file and read again",
@@ -113,6 +114,10 @@ class LanguageModel(Protocol):
         """[T,T] of one row: how far the embedding of the word at s moves the logits at t, to first order: influence[s,t]."""
         ...
 
+    def grafted(self, ids: Ids, others: Ids) -> FloatArray:
+        """The logits of a call for `others` whose upper layers go on from what the lower ones made of `ids`."""
+        ...
+
     def gradients(self, ids: Ids, *, checkpointing: bool = False) -> dict[str, FloatArray]:
         """The gradients, by weight, of the sum of -log p(word | words before it)."""
         ...
@@ -133,8 +138,8 @@ class LanguageModel(Protocol):
         """The logits in other surroundings, one of `profile["surroundings"]`, and those that the call altered."""
         ...
 
-    def altered(self) -> tuple[str, ...]:
-        """Names of what calls changed since this was asked last: arrays that they were given, settings of the library."""
+    def altered(self, what: Literal["arrays", "settings"]) -> tuple[str, ...]:
+        """Names of what calls changed since this was asked last: arrays that are not theirs, settings of the library."""
         ...
 
 

@@ -44,7 +44,7 @@ def a_row_alone_is_the_row_in_a_batch(model: LanguageModel, case: Case) -> None:
     needs=("batch",),
     given=Programs(rows=(3, 2), tokens=(7, 12, 2)),
     within="calibrated",
-    mutants=("position.angles_by_shape",),
+    mutants=("state.running_statistics",),
 )
 def other_rows_do_not_matter(model: LanguageModel, case: Case) -> None:
     """Other tokens in one row of a batch, and another order of the rows, change no other row."""

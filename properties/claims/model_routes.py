@@ -11,7 +11,7 @@ from attnspec.properties.claim import Source, claim
 from attnspec.properties.compare import alike, none_of
 from attnspec.properties.models import LanguageModel
 from attnspec.properties.programs import SIDES, Programs
-from attnspec.properties.sessions import Session, real_tokens, tokens
+from attnspec.properties.sessions import Session, others, real_tokens, tokens
 from attnspec.properties.verdict import Refused
 
 OFFERED = Source("docs/conventions.md", "models")
@@ -184,6 +184,27 @@ def every_kind_of_cache_has_room(model: LanguageModel, case: Case) -> None:
 
 
 @claim(
+    "layer.halves-make-the-whole",
+    level="must",
+    handle="TF10",
+    idea="I28",
+    source=Source("arXiv:1706.03762", "3.1"),
+    of="lm",
+    needs=("grafted",),
+    given=Programs(rows=(2, 1), tokens=(7, 12, 2)),
+    within="calibrated",
+    mutants=("calls.upper_layer_reads_the_words", "calls.upper_layer_reads_the_first_word"),
+)
+def layers_see_the_stream_alone(model: LanguageModel, case: Case) -> None:
+    """The upper layers give the same logits for what the lower ones made of the tokens, whatever tokens are called for."""
+    dtype, (B, T) = model.profile["dtypes"][0], (case.sizes.B, case.sizes.T)
+    ids = tokens(model, case, "ids", B if model.profile.offers("batch") else 1, T)
+    plain, other = model.logits(ids), others(model, ids, case.seed)
+    what = "logits of the upper layers on what the lower ones made"
+    alike(model.grafted(ids, other), plain, dtype, what, change=model.logits(other) - plain)
+
+
+@claim(
     "robust.surroundings-of-models",
     level="must",
     handle="IV9",
@@ -204,7 +225,7 @@ def surroundings_of_a_model_do_not_matter(model: LanguageModel, case: Case) -> N
     Also beside padding; and a call that is refused leaves them alone too.
     """
     dtype, (B, T) = model.profile["dtypes"][0], (case.sizes.B, case.sizes.T)
-    model.altered()  # of the calls before this case
+    model.altered("settings")  # of the calls before this case
     padded = case.mask is not None and model.profile.offers("left-padding")
     ids, real = tokens(model, case, "ids", B, T), real_tokens(case, "ids", B, T) if padded else None
     shown = np.ones((B, T), dtype=bool) if real is None else real
@@ -216,7 +237,7 @@ def surroundings_of_a_model_do_not_matter(model: LanguageModel, case: Case) -> N
     if model.profile.offers("overflow"):
         with suppress(Refused):
             model.logits(tokens(model, case, "too many", 1, model.max_length + 1))
-    none_of(model.altered(), "surroundings that a call altered")
+    none_of(model.altered("settings"), "surroundings that a call altered")
 
 
 @claim(
@@ -240,7 +261,7 @@ def what_a_call_is_given_stays(model: LanguageModel, case: Case) -> None:
     real = np.ones((B, T), dtype=bool)
     real[:, T // 2 :] = False
     real[0] = True
-    model.altered()  # of the calls before this case
+    model.altered("arrays")  # of the calls before this case
     model.logits(ids)
     if model.profile.offers("padding"):
         model.logits(ids, real)
@@ -251,4 +272,4 @@ def what_a_call_is_given_stays(model: LanguageModel, case: Case) -> None:
         model.extend(more, state, idle)
     elif model.profile.offers("cache") and model.profile.offers("chunks"):
         model.extend(more, model.extend(ids, model.start(B))[1])
-    none_of(model.altered(), "what calls were given and altered")
+    none_of(model.altered("arrays"), "what calls were given and altered")

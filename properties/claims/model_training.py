@@ -292,9 +292,9 @@ def _averages(model: LanguageModel, ids: Ids, real: BoolArray | None) -> None:
     dtype, (B, T) = model.profile["dtypes"][0], ids.shape
     shown = np.ones((B, T), dtype=bool) if real is None else real
     seen = shown[:, None, None, :] & np.tril(np.ones((T, T), dtype=bool))
-    model.altered()  # of the calls before this one
+    model.altered("arrays")  # of the calls before this one
     layers = model.attentions(ids, real)
-    none_of(model.altered(), "what a call altered")
+    none_of(model.altered("arrays"), "what a call altered")
     for number, weights in enumerate(layers):
         where = f"of layer {number} [row, head, token, key]"
         hidden = np.where(shown[:, None, :, None] & ~seen, weights, 0.0)

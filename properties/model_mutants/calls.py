@@ -241,3 +241,51 @@ class DerivativeThroughHiddenKeys(Offering):
         """The right weights, with other derivatives."""
         free = self.open.softmax(-1)
         return super().softmax(s).detach() + (free - free.detach())
+
+
+# What its layers see
+
+
+@mutant(
+    "calls.upper_layer_reads_the_words",
+    imitates="an embedding that was meant for the first layer is added in each of them",
+    source="claims.md: TF10, running layers in parts",
+)
+class UpperLayerReadsTheWords(Offering):
+    """The upper layer sees the words themselves beside the stream."""
+
+    words: Tensor | None = None
+
+    def embed(self, ids: Tensor, call: Call) -> Tensor:
+        """Kept for later."""
+        self.words = super().embed(ids, call)
+        return self.words
+
+    def feed_forward(self, i: int, x: Tensor) -> Tensor:
+        """Plus a tenth of them."""
+        out = super().feed_forward(i, x)
+        return out + 0.1 * self.words if i == 1 and self.words is not None else out
+
+
+@mutant(
+    "calls.upper_layer_reads_the_first_word",
+    imitates="a layer chooses its expert by the id of the first token and not by what reaches it",
+    source="claims.md: TF10, running layers in parts",
+)
+class UpperLayerReadsTheFirstWord(Offering):
+    """Whether the id of a row's first word is even changes the upper layer a little."""
+
+    even: Tensor | None = None
+
+    def embed(self, ids: Tensor, call: Call) -> Tensor:
+        """Kept for later."""
+        if not call.length.any():
+            self.even = ids[:, 0] % 2 == 0
+        return super().embed(ids, call)
+
+    def feed_forward(self, i: int, x: Tensor) -> Tensor:
+        """A hundredth more."""
+        out = super().feed_forward(i, x)
+        if i == 0 or self.even is None or len(self.even) != len(out):
+            return out
+        return torch.where(self.even[:, None, None], 1.01 * out, out)

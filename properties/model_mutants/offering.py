@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 from torch.utils.checkpoint import checkpoint
 
-from attnspec.properties.model_mutants.plain import Decoder, State
+from attnspec.properties.model_mutants.plain import Call, Decoder, State
 from attnspec.properties.model_mutants.slots import Grown, Memory, Static
 
 
@@ -210,6 +210,21 @@ class Offering(Decoder):
             return dict(zip(used, torch.autograd.grad(total, [self.weights[name] for name in used]), strict=True))
         finally:
             self.weights = before
+
+    def grafted(self, ids: Tensor, others: Tensor) -> Tensor:
+        """The logits of a call for `others` whose upper layer goes on from what the lower one made of `ids`."""
+        real, length = self.real(ids, None), torch.zeros(len(ids), dtype=torch.int64)
+        call, half = Call(real, self.position(real, length), length), len(self.layers) // 2
+        made = self.through(self.embed(ids, call), call, range(half))
+        self.embed(others, call)  # which is read, and put away
+        return self.output(self.norm(self.through(made, call, range(half, len(self.layers))), "norm"))
+
+    def through(self, x: Tensor, call: Call, layers: range) -> Tensor:
+        """[B,T,M] after these layers."""
+        for i in layers:
+            x = x + self.mix(i, self.norm(x, f"{i}.norm"), call, None)[0]
+            x = x + self.feed_forward(i, self.norm(x, f"{i}.up.norm"))
+        return x
 
     # Models made from it
 

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class ModelSubject:
         self.max_length = int(getattr(model, "max_length", 0) or 0)
         self.observations: dict[tuple[str, ...], Observation] = {}
         self.calls: list[dict[str, Any]] = []
-        self.changed: list[str] = []
+        self.changed: dict[str, list[str]] = {"arrays": [], "settings": []}
         self.variable = "model"
         self.seconds = 0.0
 
@@ -94,7 +94,7 @@ class ModelSubject:
         layers = list(self._call("attentions", *self._before(ids), ids, *self._masks(mask)))
         for number, weights in enumerate(layers):
             if any(self.arrays.owns(weights) and self.arrays.shares_memory(weights, other) for other in layers[:number]):
-                self.changed.append(
+                self.changed["arrays"].append(
                     f"attention weights of a layer before, by those of layer {number}, which lie in their memory"
                 )
             out = self._shaped(weights, "attentions", None)
@@ -106,6 +106,9 @@ class ModelSubject:
     def jacobian(self, ids: Ids) -> FloatArray:
         T = ids.shape[1]
         return self._array("jacobian", (*self._before(ids), ids), (T, T))
+
+    def grafted(self, ids: Ids, others: Ids) -> FloatArray:
+        return self._widened(self._call("grafted", *self._before(ids), ids, others), ids)
 
     def gradients(self, ids: Ids, *, checkpointing: bool = False) -> dict[str, FloatArray]:
         found = self._call("gradients", *self._before(ids), ids, *((True,) if checkpointing else ()))
@@ -132,9 +135,9 @@ class ModelSubject:
             self.calls[-1]["around"] = around
             return out, surroundings.altered(self.arrays.name, before)
 
-    def altered(self) -> tuple[str, ...]:
-        found = tuple(dict.fromkeys(self.changed))
-        self.changed.clear()
+    def altered(self, what: Literal["arrays", "settings"]) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(self.changed[what]))
+        self.changed[what].clear()
         return found
 
     def has(self, method: str) -> bool:
@@ -197,7 +200,7 @@ class ModelSubject:
         finally:
             self.seconds += time.perf_counter() - start
             self._look_for_changes(method, arguments, own)
-            self.changed += [f"{name}, by {method}" for name in settings.put_back()]
+            self.changed["settings"] += [f"{name}, by {method}" for name in settings.put_back()]
 
     def _method(self, method: str) -> Callable[..., Any]:
         """`routes['name']` is a value of a mapping; a torch model without a method may have it through torch_models."""
@@ -213,7 +216,7 @@ class ModelSubject:
         """Notes arrays that the call was given and changed."""
         for argument, array in zip(arguments, own, strict=True):
             if isinstance(argument, np.ndarray) and not np.array_equal(self.arrays.widen(array), argument):
-                self.changed.append(f"the {'mask or ' if argument.max(initial=0) < 2 else ''}ids given to {method}")
+                self.changed["arrays"].append(f"the {'mask or ' if argument.max(initial=0) < 2 else ''}ids given to {method}")
 
     def _own(self, argument: Any) -> Any:
         if isinstance(argument, _State):

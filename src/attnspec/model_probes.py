@@ -95,6 +95,7 @@ def _probe_more(subject: ModelSubject, offers: _Offers, ids: Ids, two: Ids, some
     offers("padded-loss-left", lambda: subject.loss(two, some[:, ::-1]), "loss")
     offers("attentions", lambda: subject.attentions(ids), "attentions")
     offers("jacobian", lambda: subject.jacobian(ids), "jacobian")
+    offers("grafted", lambda: subject.grafted(ids, ids), "grafted")
     offers("gradients", lambda: subject.gradients(ids), "gradients")
     offers("checkpointing", lambda: subject.gradients(ids, checkpointing=True), "gradients")
     offers("reloaded", lambda: subject.reloaded().logits(ids), "reloaded")

@@ -1,6 +1,7 @@
 """What can be asked of any torch model, beside the methods that it has itself (docs/conventions.md, Language models).
 
 jacobian     of a model that looks up its words by their ids
+grafted      of a torch module with a stack of layers
 gradients, reloaded, renamed, narrowed, nudged    of a `torch.nn.Module`, or of what holds one as `model`
 
 A model that has a method of the same name is asked that instead. torch is imported by the model, not here.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-OF_MODULES = ("gradients", "reloaded", "renamed", "narrowed", "nudged")
+OF_MODULES = ("grafted", "gradients", "reloaded", "renamed", "narrowed", "nudged")
 
 
 def serves(model: Any, method: str) -> bool:
@@ -94,6 +95,56 @@ def _leaves(ids: Tensor) -> Any:
             return isinstance(x, torch.Tensor) and x.numel() == ids.numel() and torch.equal(x.flatten(), ids.flatten())
 
     return Leaves()
+
+
+def grafted(model: Any, *given: Tensor) -> Tensor:
+    """The logits of a call for `others` whose upper layers go on from what the lower ones made of `ids`.
+
+    Args:    given are the arguments of `logits`, the ids last, and `others` [B,T] behind them.
+    Errors:  LookupError if there is no `nn.ModuleList` of at least two layers that are called one after the other.
+    """
+    *before, ids, others = given
+    stack = _stack(model, *before, ids)
+    layer, kept = stack[len(stack) // 2 - 1], []
+
+    def keep(_: Any, inputs: Any, output: Any) -> None:
+        del inputs
+        kept.append(output[0] if isinstance(output, tuple) else output)
+
+    def put(_: Any, inputs: Any, output: Any) -> Any:
+        del inputs
+        return (kept[0], *output[1:]) if isinstance(output, tuple) else kept[0]
+
+    for hook, called in ((keep, ids), (put, others)):
+        handle = layer.register_forward_hook(hook)
+        try:
+            out: Tensor = model.logits(*before, called)
+        finally:
+            handle.remove()
+    return out
+
+
+def _stack(model: Any, *given: Tensor) -> list[nn.Module]:
+    """The layers that see the ids: the last list of modules whose members are called once each, in their order."""
+    import torch
+
+    module = module_of(model)
+    assert module is not None
+    lists = [list(m) for m in module.modules() if isinstance(m, torch.nn.ModuleList) and len(m) > 1]
+    called: list[nn.Module] = []
+    handles = [
+        m.register_forward_pre_hook(lambda m, _: called.append(m)) for m in dict.fromkeys(m for row in lists for m in row)
+    ]
+    try:
+        model.logits(*given)
+    finally:
+        for handle in handles:
+            handle.remove()
+    inner = {m for row in lists for outer in row for m in outer.modules() if m is not outer}
+    stacks = [row for row in lists if row[0] not in inner and [m for m in called if m in row] == row]
+    if not stacks:
+        raise LookupError("no list of layers that are called one after the other was seen: nn.ModuleList")
+    return max(stacks, key=lambda row: called.index(row[-1]))
 
 
 def gradients(model: Any, *given: Tensor) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ ONE = ("--select", "scale.sqrt-dk")
         ("plain:plane", "plain has no 'plane'; did you mean 'plain'?"),
         ("plain.py::np.nothing", "numpy has no 'nothing'"),
         ("torch:scaled_dot_product_atention", "torch offers scaled_dot_product_attention; did you mean"),
-        ("impl:atention", "impl offers attention, lm-sinusoidal, lm-learned, lm-rotary, lm-alibi, lm-windowed and 3 more;"),
+        ("impl:atention", "impl offers attention, lm-sinusoidal, lm-learned, lm-rotary, lm-alibi, lm-windowed and 7 more;"),
         ("mutant:mask.sees_nxt", "did you mean 'mask.sees_next'?"),
         ("nosuchmodule:f", "no module named 'nosuchmodule'; install it, or give path/file.py::name"),
         ("plain.py:plain", "give path/file.py::name"),

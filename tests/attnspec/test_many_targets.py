@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -88,8 +89,16 @@ def here(folder: Path) -> Path:
 def running(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`attnspec audit` as a terminal starts it, in a process group of its own, which ends with the block."""
     command = [sys.executable, "-m", "attnspec", "audit", *arguments, *FEW]
+    # A background job of a shell ignores SIGINT, and so would its children: the audit starts with the usual handler.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heard,
     )
     try:
         yield process

@@ -153,6 +153,7 @@ MORE = {
     "cache.kinds-fork",
     "cache.kinds-reorder",
     "cache.second-turn",
+    "layer.halves-make-the-whole",
     "grad.checkpointing",
     "grad.finite-differences",
     "grad.micro-batches",

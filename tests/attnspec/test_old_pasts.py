@@ -169,7 +169,8 @@ def test_what_tuples_cannot_do_is_said_with_a_reason() -> None:
     found = CausalModel(Attends()).lacks
     assert "Attends has no _reorder_cache" in found["reorder"]
     assert "crops tuples" in found["crop"]
-    assert set(CausalModel(OfRows()).lacks) == {"crop"}
+    of_all = {"default-dtype", "generate-padded-right", "padded-loss-left"}  # exemptions.json
+    assert set(CausalModel(OfRows()).lacks) - of_all == {"crop"}
 
 
 @pytest.mark.usefixtures("old")
@@ -233,8 +234,8 @@ def test_fields_of_configurations_that_are_no_dataclasses(monkeypatch: pytest.Mo
     assert spelling.own_fields(OldConfig) == ["vocab_size", "n_embd", "n_layer", "pad_token_id"]
     assert plain(OldConfig()) == spelling.own_fields(OldConfig())
     small = shrink(OldConfig, "causal", {"n_layer": 3})
-    assert (small.vocab_size, small.n_embd, small.n_layer, small.derived, small.rest) == (96, 64, 3, 256, {})
-    assert special_ids(small) == {95}
+    assert (small.vocab_size, small.n_embd, small.n_layer, small.derived, small.rest) == (97, 64, 3, 256, {})
+    assert special_ids(small) == {96}
 
 
 def test_fields_of_dataclasses_are_asked_of_them() -> None:

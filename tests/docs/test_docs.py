@@ -194,7 +194,8 @@ def test_models() -> None:
     ours = {"start_in", "by_route", "surrounded", "altered"}  # how claims ask for caches, routes and what lies around a call
     asked = {name for name, member in vars(models.LanguageModel).items() if callable(member) and name[0] != "_"}
     assert methods == asked - plain - ours | {"routes", "caches"}
-    assert {*torch_models.OF_MODULES, "jacobian"} == {"gradients", "jacobian", "reloaded", "renamed", "nudged", "narrowed"}
+    worked_out = {"gradients", "grafted", "jacobian", "reloaded", "renamed", "nudged", "narrowed"}
+    assert {*torch_models.OF_MODULES, "jacobian"} == worked_out
     assert {quoted(step)[0] for step, _ in table("cases.md", "steps")} == set(get_args(programs.Op))
     limits = {
         dtype: float(limit) if "^" not in limit else 2.0 ** int(limit[2:]) for dtype, limit in table("bounds.md", "models")

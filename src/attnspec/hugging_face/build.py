@@ -86,7 +86,6 @@ def folder(path: str | Path, *, attn: str = "eager", dtype: str = "auto", record
 def wrapped(model: Any, *, recording: bool = False) -> Wrapped:
     """A model of the library under the protocol, in evaluation mode."""
     model.eval()
-    model.requires_grad_(False)  # until gradients are asked for: a cache must not keep how it was computed
     if model.config.is_encoder_decoder:
         return Seq2SeqModel(model)
     return CausalModel(model, recording=recording)

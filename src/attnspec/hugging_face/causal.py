@@ -68,7 +68,7 @@ class CausalModel(Offers):
     def __init__(self, model: Any, *, recording: bool = False) -> None:
         import torch
 
-        self.model = model
+        self.model = model.requires_grad_(False)  # until gradients are asked for: a cache must not keep how it was computed
         self.caches: dict[str, Callable[[int], CausalState]] = {}
         self.config = text_config(model.config, "decoder")
         self.lacks = lacking(model.config, library().__version__)

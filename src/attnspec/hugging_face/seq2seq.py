@@ -55,7 +55,7 @@ class Seq2SeqModel(Offers):
     def __init__(self, model: Any) -> None:
         import torch
 
-        self.model = model
+        self.model = model.requires_grad_(False)  # until gradients are asked for: a cache must not keep how it was computed
         self.config = text_config(model.config, "decoder")
         self.lacks = lacking(model.config, library().__version__)
         self.special_ids = special_ids(self.config)

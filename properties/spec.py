@@ -109,6 +109,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
         "batch.order",
         "batch.other-rows",
         "batch.row-alone",
+        "layer.halves-make-the-whole",
         "grad.causal",
         "grad.checkpointing",
         "grad.cotangent-scales",

@@ -101,7 +101,7 @@ def grafted(model: Any, *given: Tensor) -> Tensor:
     """The logits of a call for `others` whose upper layers go on from what the lower ones made of `ids`.
 
     Args:    given are the arguments of `logits`, the ids last, and `others` [B,T] behind them.
-    Errors:  LookupError if there is no `nn.ModuleList` of at least two layers that are called one after the other.
+    Errors:  LookupError if there are no two layers, as in an `nn.ModuleList`, that are called one after the other.
     """
     *before, ids, others = given
     stack = _stack(model, *before, ids)
@@ -125,12 +125,11 @@ def grafted(model: Any, *given: Tensor) -> Tensor:
 
 
 def _stack(model: Any, *given: Tensor) -> list[nn.Module]:
-    """The layers that see the ids: the last list of modules whose members are called once each, in their order."""
-    import torch
-
+    """The layers that see the ids: the last modules with numbers for names that are called once each, in their order."""
     module = module_of(model)
     assert module is not None
-    lists = [list(m) for m in module.modules() if isinstance(m, torch.nn.ModuleList) and len(m) > 1]
+    numbered = ([child for name, child in m.named_children() if name.isdigit()] for m in module.modules())
+    lists = [row for row in numbered if len(row) > 1]
     called: list[nn.Module] = []
     handles = [
         m.register_forward_pre_hook(lambda m, _: called.append(m)) for m in dict.fromkeys(m for row in lists for m in row)
@@ -143,7 +142,7 @@ def _stack(model: Any, *given: Tensor) -> list[nn.Module]:
     inner = {m for row in lists for outer in row for m in outer.modules() if m is not outer}
     stacks = [row for row in lists if row[0] not in inner and [m for m in called if m in row] == row]
     if not stacks:
-        raise LookupError("no list of layers that are called one after the other was seen: nn.ModuleList")
+        raise LookupError("no layers that are called one after the other were seen: an nn.ModuleList of them, say")
     return max(stacks, key=lambda row: called.index(row[-1]))
 
 

@@ -360,7 +360,7 @@ OURS_HAS_NO = {
     "reordered-caches",
     "routes",
 }
-RECURRENT_HAS_NO = {"attentions", "checkpointing", "crop", "loss", "overflow", "padded-loss", "padded-loss-left"}
+RECURRENT_HAS_NO = {"attentions", "checkpointing", "crop", "grafted", "loss", "overflow", "padded-loss", "padded-loss-left"}
 
 
 def test_our_own_models_offer_everything() -> None:

@@ -231,4 +231,8 @@ def _work(
 
 
 def _run(unit: Unit, profile: Profile | None) -> Record:
-    return run_unit(unit, *_loaded(unit.target, unit.options, profile))
+    record = run_unit(unit, *_loaded(unit.target, unit.options, profile))
+    if (jax := sys.modules.get("jax")) is not None:
+        # Each shape is compiled; some thousand of them are more pieces of memory than a process may have, and it crashes.
+        jax.clear_caches()
+    return record

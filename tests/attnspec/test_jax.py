@@ -208,3 +208,28 @@ def no_threads_in_this_process() -> Iterator[None]:
     yield
     after = set(THREADED) & set(sys.modules)
     assert after == before, f"imported into the process of the tests: {', '.join(sorted(after - before))}"
+
+
+def test_what_was_compiled_for_a_claim_is_forgotten() -> None:
+    """Thousands of compiled shapes are more pieces of memory than a process may have: a whole audit crashed of it."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("what this system calls pieces of memory is not known")
+    code = (
+        "from pathlib import Path\n"
+        "from attnspec.auditor import Unit\n"
+        "from attnspec.worker import _prepare, _run\n"
+        "profile, _ = _prepare('jax:dot_product_attention', {'dtypes': 'float32'})\n"
+        "pieces = []\n"
+        "for _ in range(2):\n"
+        "    options = {'dtypes': 'float32'}\n"
+        "    _run(Unit('jax:dot_product_attention', options, 'robust.wrong-shapes', 'float32', 'quick', 1), profile)\n"
+        "    pieces.append(len(Path('/proc/self/maps').read_text().splitlines()))\n"
+        "import jax\n"
+        "before = pieces[-1]\n"
+        "jax.clear_caches()\n"
+        "print(before - len(Path('/proc/self/maps').read_text().splitlines()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 20  # nothing is left to forget

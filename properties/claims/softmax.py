@@ -71,7 +71,9 @@ def shift_invariant(subject: Attention, case: Case) -> None:
     """
     x = case.build()
     ones, zeros = np.ones_like(x.q[..., :1]), np.zeros_like(x.k[..., :1])
-    plain = x.but(q=np.concatenate([x.q, ones], -1), k=np.concatenate([x.k, zeros], -1))
+    # Where values must be as wide as keys, they have a further channel too, of zeros.
+    v = x.v if subject.profile.offers("value-width") else np.concatenate([x.v, np.zeros_like(x.v[..., :1])], -1)
+    plain = x.but(q=np.concatenate([x.q, ones], -1), k=np.concatenate([x.k, zeros], -1), v=v)
     before, want = plain.through(subject), expected(subject.profile, plain)
     for plant in case.plant:
         # What 16 bits may lose grows with the scores, and float16 must hold them.

@@ -24,6 +24,8 @@ FILE = Path(__file__).resolve().parent / "properties" / "mutants" / "kill_matrix
 
 # Written by someone who knew the claims; all others were written by authors who had not read them.
 NOT_BLIND = (
+    "calls.upper_layer_reads_the_first_word",
+    "calls.upper_layer_reads_the_words",
     "cross.causal_on_the_memory",
     "cross.last_word_unread",
     "cross.mask_forgotten_in_steps",
@@ -40,7 +42,9 @@ NOT_BLIND = (
     "robust.refuses_odd_lengths",
     "robust.returns_float64",
     "robust.true_means_hidden",
+    "shapes.bits_of_narrow_keys_are_integers",
     "shapes.mask_cut_to_fit",
+    "shapes.narrow_values_lose_their_fractions",
     "shapes.no_keys_is_garbage",
     "shapes.shortest_wins",
     "shapes.sixteen_bit_positions",

@@ -298,3 +298,13 @@ def ahead(t: int) -> Probe:
         return float(slope[t + 1 :].abs().max() / slope.abs().max()) if t < 7 else 0.0
 
     return measure
+
+
+def grafted(drawn: str, by: int) -> Probe:
+    """The upper layers on what the lower ones made, in a call for words that are `by` further on."""
+
+    def measure(model: Offering) -> float:
+        words, _ = batch(drawn)
+        return far(model.grafted(words, (words + by) % model.vocab_size), model.logits(words))
+
+    return measure

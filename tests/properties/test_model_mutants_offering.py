@@ -20,6 +20,7 @@ from tests.properties.offering_probes import (
     cached,
     derived,
     far,
+    grafted,
     greedy,
     leaves,
     lost,
@@ -145,6 +146,8 @@ PROBES: dict[str, tuple[Probe, Probe]] = {
     "calls.weights_in_one_buffer": (weighed("xxxx"), route("", "xxxx")),
     "calls.derivative_by_the_whole_row": (ahead(3), ahead(7)),
     "calls.derivative_through_hidden_keys": (ahead(3), ahead(7)),
+    "calls.upper_layer_reads_the_words": (grafted("xxxx", 1), grafted("xxxx", 0)),
+    "calls.upper_layer_reads_the_first_word": (grafted("xxxx", 1), grafted("xxxx", 0)),
 }
 FAINT = {  # of what is rounded, or nearly the same; others are plain wrong
     "copies.reloaded_from_float32": 1e-9,

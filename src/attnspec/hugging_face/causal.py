@@ -101,10 +101,6 @@ class CausalModel(Offers):
         self._check(mask, state)
         return {"input_ids": ids} | self._hidden(mask, state)
 
-    def around(self, model: Any) -> CausalModel:
-        """Another model of the library under the same protocol."""
-        return CausalModel(model, recording=self.past.recording)
-
     def _start(self, batch: int) -> CausalState:
         import torch
 

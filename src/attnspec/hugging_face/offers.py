@@ -190,6 +190,14 @@ class Offers:
 
     # Models made from it
 
+    def around(self, model: Any) -> Any:
+        """Another model of this configuration, which is not asked again what it takes; it gives logits, and has no states."""
+        other = copy.copy(self)
+        other.model = model
+        for method in ("start", "extend", "reorder", "crop", "fork", "caches"):
+            vars(other).pop(method, None)  # those are this one's
+        return other
+
     def reloaded(self) -> Any:
         """The model that `save_pretrained` wrote, read by `from_pretrained`."""
         from attnspec.hugging_face.build import folder

@@ -100,10 +100,6 @@ class Seq2SeqModel(Offers):
         )
         return {"input_ids": source, "decoder_input_ids": target} | masks
 
-    def around(self, model: Any) -> Seq2SeqModel:
-        """Another model of the library under the same protocol."""
-        return Seq2SeqModel(model)
-
     def start(self, memory: Tensor, source_mask: Tensor | None = None) -> Seq2SeqState:
         import torch
 
